@@ -1,0 +1,10 @@
+//! quorate: a strongly consistent store for configuration, service discovery, locks and leader election.
+//!
+//! This file is the map and nothing else. ARCHITECTURE.md is the guide: which floor imports which, a write's journey, a
+//! read's journey, and why each thing is where it is. Start there, then with [`node`].
+
+pub mod codec;
+pub mod error;
+pub mod limits;
+pub mod state;
+pub mod world;

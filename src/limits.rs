@@ -1,0 +1,189 @@
+//! Every bound in the system, with its reason.
+//!
+//! Nothing that grows is without a number here: queues, sizes, waits, lists. A limit that an operator may change is the
+//! default of a configuration key, and says so.
+
+use std::time::Duration;
+
+/// Kibibytes and mebibytes, in bytes.
+pub const KIB: usize = 1024;
+/// See [`KIB`].
+pub const MIB: usize = 1024 * KIB;
+
+// --- Requests ---------------------------------------------------------------------------------------------------------
+
+/// Largest value of a key, in bytes. Consul's default; `limits.kv_max_value_size` changes it, up to [`MAX_VALUE_CEILING`].
+pub const MAX_VALUE: usize = 512 * KIB;
+/// The largest that `limits.kv_max_value_size` may be set to: an entry must fit a quarter of a log segment.
+pub const MAX_VALUE_CEILING: usize = 4 * MIB;
+/// Longest key, in bytes after percent-decoding. Consul has no bound; hyper's default for a whole request head is near this.
+pub const MAX_KEY: usize = 8 * KIB;
+/// Largest body of a transaction and of other JSON requests; `limits.txn_max_req_len` changes it.
+pub const MAX_BODY: usize = 512 * KIB;
+/// Longest request head (request line and headers). hyper refuses more with 431.
+pub const MAX_HEAD: usize = 32 * KIB;
+/// A client must send its whole request head within this time, or is disconnected.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// A client must send its whole body within this time.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Connections from one client address at a time; `limits.http_max_conns_per_client` changes it. Consul's default.
+pub const HTTP_CONNECTIONS_PER_CLIENT: usize = 200;
+/// Connections to the HTTP port over all clients: below the usual limit of open files with room for everything else.
+pub const HTTP_CONNECTIONS: usize = 16_384;
+/// A connection on which no byte moves for this long between two requests, or while an answer is being sent, is closed.
+/// Far above the idle time of clients' connection pools (Go's keeps 90 s), so that the client closes first.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// Query parameters of one request. The API knows about forty names; some may repeat.
+pub const MAX_PARAMETERS: usize = 256;
+/// Entries of one page (`?limit=`): the end of a page is found before its first byte is sent.
+pub const MAX_PAGE: usize = 10_000;
+/// Bytes of a listing that are written before the socket takes them. A longer listing is sent in chunks of about this, so
+/// that its memory stays small and no other request waits for all of it.
+pub const LIST_CHUNK: usize = 256 * KIB;
+/// Bytes of a refused body that are read and thrown away, so that the client is still there to read the refusal: closing
+/// a socket with unread bytes in it resets the connection.
+pub const DRAIN_BYTES: usize = 4 * MIB;
+/// How long that may take.
+pub const DRAIN_TIME: Duration = Duration::from_secs(2);
+/// How long the "too many connections" answer to one client may take.
+pub const REFUSAL_TIME: Duration = Duration::from_secs(1);
+/// Pause after a failed accept: the usual reason is a lack of open files, which passes as connections end.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a server that shuts down waits for requests in flight. Blocking queries are answered at once.
+pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
+/// Shortest JSON body that is compressed for a client that accepts gzip. Consul's figure.
+pub const GZIP_MIN: usize = 1_400;
+
+// --- Blocking queries (consul.md 2.2) ---------------------------------------------------------------------------------
+
+/// How long a blocking query waits if it names no time; `default_query_time` changes it.
+pub const DEFAULT_QUERY_TIME: Duration = Duration::from_secs(300);
+/// The longest that a blocking query waits; `max_query_time` changes it.
+pub const MAX_QUERY_TIME: Duration = Duration::from_secs(600);
+/// A wait is stretched by a random part of up to 1/16, so that a herd of clients spreads.
+pub const WAIT_JITTER_FRACTION: u32 = 16;
+/// Blocking queries waiting on one node. Each holds a few kilobytes; more are refused with 503.
+pub const MAX_WAITS: usize = 100_000;
+/// Changes that the watch index remembers, so that a repeated query of unchanged data costs one comparison.
+pub const WATCH_RECENT: usize = 16_384;
+
+// --- Writes -----------------------------------------------------------------------------------------------------------
+
+/// Bytes of commands between admission and their answer. A full segment must be able to take them all after the disk has
+/// filled, so it is half a segment.
+pub const ADMITTED_BYTES: usize = SEGMENT_BYTES / 2;
+/// Commands between admission and their answer; one more waits, at most [`ADMISSION_WAIT`].
+pub const ADMITTED_COMMANDS: usize = 16_384;
+/// How long a write waits for its turn before it is refused with 503.
+pub const ADMISSION_WAIT: Duration = Duration::from_secs(5);
+/// How long a write waits for its outcome before it is answered "unknown" (R3).
+pub const WRITE_WAIT: Duration = Duration::from_secs(10);
+/// How long a request waits for a leader before it is answered `No cluster leader`. Consul's `rpc_hold_timeout`.
+pub const LEADER_WAIT: Duration = Duration::from_secs(7);
+/// How soon a new leader asks again whether it is ready.
+pub const LEADER_RETRY: Duration = Duration::from_millis(10);
+/// Linearizable reads that wait for the next read-index round; more wait before they join.
+pub const READ_QUEUE: usize = 65_536;
+/// How long one read-index round may take.
+pub const READ_ROUND: Duration = Duration::from_secs(2);
+/// How long a linearizable read waits for its read-index round.
+pub const READ_WAIT: Duration = Duration::from_secs(10);
+
+// --- The state --------------------------------------------------------------------------------------------------------
+
+/// An index stays below this, so that every JSON reader holds it exactly.
+pub const MAX_REVISION: u64 = 1 << 53;
+/// How long a tombstone is kept, in log time. Consul's figure.
+pub const TOMBSTONE_TTL: Duration = Duration::from_secs(15 * 60);
+/// Tombstones kept at most; the oldest is reaped early and raises the floor of every list's index (R4).
+pub const MAX_TOMBSTONES: usize = 100_000;
+/// Tombstones reaped by one entry; the rest stays due. An entry makes fewer, so this keeps up.
+pub const DUE_TOMBSTONES: usize = 128;
+/// Open request ids remembered per incarnation (R3).
+pub const OPEN_REQUESTS: usize = 4_096;
+/// Incarnations whose request ids are remembered; the least recently used is forgotten first.
+pub const MAX_INCARNATIONS: usize = 16_384;
+/// Answers remembered over all incarnations, about 40 MiB; the least recently used incarnation is forgotten first. Many
+/// times [`OPEN_REQUESTS`], so the one in use is never it.
+pub const MAX_ANSWERS: usize = 262_144;
+/// An incarnation that is idle for this long, in log time, is forgotten (W of R3); an agent stops repeating after half.
+pub const REQUEST_MEMORY: Duration = Duration::from_secs(10 * 60);
+
+// --- The log ----------------------------------------------------------------------------------------------------------
+
+/// Size of a log segment on disk.
+pub const SEGMENT_BYTES: usize = 32 * MIB;
+/// Largest segment that is read: what a file found on disk may make us allocate.
+pub const MAX_SEGMENT_BYTES: usize = 8 * SEGMENT_BYTES;
+/// Zeros written and synced at once while a segment is made ready: a batch that is written meanwhile waits for no more.
+pub const PREPARE_STEP_BYTES: usize = 256 * KIB;
+/// Largest batch that is written with one sync. One larger entry is a batch of its own.
+pub const BATCH_BYTES: usize = 4 * MIB;
+/// Largest encoded entry: a value at its ceiling, its key and its frame.
+pub const MAX_ENTRY: usize = MAX_VALUE_CEILING + 2 * MIB;
+/// Segments kept for reuse after a purge. More are removed.
+pub const SPARE_SEGMENTS: usize = 2;
+/// How often a full disk is tried again.
+pub const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
+
+// --- The checkpoint ---------------------------------------------------------------------------------------------------
+
+/// Log bytes after which a checkpoint is taken: bounds the log's memory, its disk use and a restart's replay.
+pub const CHECKPOINT_LOG_BYTES: u64 = 32 * MIB as u64;
+/// A checkpoint is taken this long after the last one if anything was written since.
+pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
+/// Log bytes kept behind the checkpoint, for followers that lag a little.
+pub const KEEP_LOG_BYTES: u64 = 8 * MIB as u64;
+/// Unpurged log bytes beyond which writes are refused: checkpoints must be failing.
+pub const MAX_LOG_BYTES: u64 = 256 * MIB as u64;
+/// Longest key of a row, in bytes: fjall takes 64 KiB, of which the checkpoint uses a few for itself.
+pub const MAX_CHECKPOINT_KEY: usize = 32 * KIB;
+/// Cache of the checkpoint's database, in bytes. It is read once, from front to back, so more would not help.
+pub const CHECKPOINT_CACHE_BYTES: u64 = MIB as u64;
+/// Files that the checkpoint's database keeps open: with 64 MiB each, enough for any state that fits in memory.
+pub const CHECKPOINT_OPEN_FILES: usize = 64;
+/// Block size of the checkpoint's files, in bytes: large, because a load reads all of them in order.
+pub const CHECKPOINT_BLOCK_BYTES: u32 = 32 * KIB as u32;
+/// How often the log is measured for a checkpoint.
+pub const CHECKPOINT_POLL: Duration = Duration::from_millis(200);
+/// How long a failed checkpoint waits before it tries again.
+pub const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
+
+// --- Agreement --------------------------------------------------------------------------------------------------------
+
+/// Time between a leader's heartbeats at `raft_multiplier` 1. Long enough for a disk's stall.
+pub const HEARTBEAT: Duration = Duration::from_millis(100);
+/// Election time-outs are drawn between this and twice this, at `raft_multiplier` 1.
+pub const ELECTION: Duration = Duration::from_millis(1000);
+/// Consul's range for `performance.raft_multiplier`.
+pub const RAFT_MULTIPLIER: std::ops::RangeInclusive<u32> = 1..=10;
+
+// --- Configuration ----------------------------------------------------------------------------------------------------
+
+/// Largest configuration file that is read.
+pub const MAX_CONFIG_FILE: u64 = 16 * MIB as u64;
+/// Files read from one configuration directory.
+pub const MAX_CONFIG_FILES: usize = 10_000;
+
+// --- The client and the command line ----------------------------------------------------------------------------------
+
+/// How long the client tries to connect.
+pub const CLIENT_CONNECT: Duration = Duration::from_secs(5);
+/// How long the client waits for an answer: longer than a server waits for a leader and then for an outcome.
+pub const CLIENT_PATIENCE: Duration = Duration::from_secs(30);
+/// Largest answer the client takes: a list of keys much larger than this is a mistake.
+pub const CLIENT_REPLY: usize = 1024 * MIB;
+/// Largest standard input or file that a command reads as data; `kv import` is the one that needs more than a value.
+pub const MAX_INPUT: usize = 1024 * MIB;
+/// How long a node may take to stop after a signal; then the process ends. Consul's figure.
+pub const LEAVE_WAIT: Duration = Duration::from_secs(15);
+/// Clients of one `bench`: as many connections as a process may usually open, with room for the rest.
+pub const MAX_BENCH_CLIENTS: usize = 16_384;
+/// Keys of one `bench`, so that its bookkeeping stays in memory.
+pub const MAX_BENCH_KEYS: u64 = 10_000_000;
+/// How long `bench` waits for one answer before it counts an error and connects again.
+pub const BENCH_PATIENCE: Duration = Duration::from_secs(15);
+/// Pause of a `bench` client whose connection failed: a dead server must not cost the load generator a core.
+pub const BENCH_RECONNECT: Duration = Duration::from_millis(20);
+/// How long `bench -check` tries to read a key back, so that a restarted cluster can elect a leader first.
+pub const BENCH_VERIFY: Duration = Duration::from_secs(60);

@@ -1,0 +1,104 @@
+//! What a log entry says. These types are the log's format: they only grow, and only at their ends.
+//!
+//! Time, ids and everything random come in with the command, so that applying it needs nothing but the state.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::Key;
+use crate::codec::Stored;
+
+/// One write as it stands in the log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Entry {
+    /// When the leader proposed it.
+    pub time: LogTime,
+    /// What makes a repeat of it harmless (R3).
+    pub request: Option<RequestId>,
+    /// What to do.
+    pub command: Command,
+}
+
+impl Stored for Entry {
+    const NAME: &'static str = "log entry";
+    const VERSION: u8 = 1;
+}
+
+/// Milliseconds of log time: the leader's monotonic clock, carried on from the last entry in its log. It never goes back,
+/// stands still while there is no leader, and knows nothing of wall clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default, Serialize, Deserialize)]
+pub struct LogTime(pub u64);
+
+impl std::ops::Add<Duration> for LogTime {
+    type Output = LogTime;
+    fn add(self, duration: Duration) -> LogTime {
+        LogTime(self.0.saturating_add(u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)))
+    }
+}
+
+/// Names one write of one writer, so that its repeat returns the first result (R3). The rules are in `requests.rs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestId {
+    /// One life of the writer: chosen at random when it starts.
+    pub incarnation: Uuid,
+    /// [`State::entries`](super::State::entries) of an applied state that the writer knew when it chose the incarnation,
+    /// the newest that it can learn. It tells a new incarnation from a forgotten one.
+    pub born: u64,
+    /// The writer's own count, from 1.
+    pub sequence: u64,
+    /// The writer will not repeat anything below this: the results need not be remembered. At most `sequence`, and
+    /// less than [`OPEN_REQUESTS`](crate::limits::OPEN_REQUESTS) behind it.
+    pub acknowledged_below: u64,
+}
+
+/// Everything that can be asked of the state. New commands are added at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Command {
+    /// Writes a key (consul.md 2.1, PUT).
+    KvSet {
+        /// The key.
+        key: Key,
+        /// Its value, in an allocation of its own: the state keeps it, and with it all of what it was sliced from.
+        value: Bytes,
+        /// The client's opaque number.
+        flags: u64,
+        /// `cas`: 0 writes only if the key is absent, N only if its ModifyIndex is N.
+        cas: Option<u64>,
+    },
+    /// Deletes a key (consul.md 2.1, DELETE).
+    KvDelete {
+        /// The key.
+        key: Key,
+        /// `cas`: deletes only if the ModifyIndex is this.
+        cas: Option<u64>,
+    },
+    /// Deletes every key with a prefix.
+    KvDeleteTree {
+        /// The prefix; empty for everything.
+        prefix: Key,
+    },
+}
+
+/// What came of a command. Part of the state: request ids remember it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// The state's revision after the command.
+    pub revision: u64,
+    /// The answer.
+    pub reply: Reply,
+}
+
+/// A command's answer. New answers are added at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done, or (`false`) its condition did not hold and nothing was changed.
+    Done(bool),
+    /// The request id is too old to say what became of it: an earlier copy may have been applied, this one was not. A
+    /// writer that sent no other copy may send the command again, under a new incarnation.
+    Forgotten,
+    /// Refused for a reason that lies in the request. Nothing was changed.
+    Refused(String),
+}

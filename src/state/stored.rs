@@ -1,0 +1,174 @@
+//! The state as rows: what checkpoints and snapshots hold, the difference of two states, and the way back.
+//!
+//! Table 0 has one row, the header, with all that belongs to no table, the digest over everything included. Rows are
+//! visited in ascending order of (table, key).
+
+use serde::{Deserialize, Serialize};
+
+use super::digest::{Digest, RowHash};
+use super::table::{Row, id, seal};
+use super::{Key, LogTime, State};
+use crate::codec::{self, Stored};
+use crate::error::{Error, Result};
+
+/// Version of the state's format as a whole: its tables and its digest. Rises whenever either changes.
+pub const STATE_FORMAT: u32 = 1;
+
+/// A row as it stands in checkpoint and snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredRow {
+    /// Which table.
+    pub table: u8,
+    /// Key within the table.
+    pub key: Vec<u8>,
+    /// The sealed row, or None if it was removed.
+    pub row: Option<Vec<u8>>,
+}
+
+/// The one row of table 0.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Header {
+    /// [`STATE_FORMAT`] of the writer.
+    pub format: u32,
+    pub revision: u64,
+    pub entries: u64,
+    pub log_time: LogTime,
+    /// Floor of the keys' indexes (R4).
+    pub kv_floor: u64,
+    /// See `requests.rs`.
+    pub forgotten_before: u64,
+    /// Over all rows and the fields above.
+    pub digest: u128,
+}
+
+impl Stored for Header {
+    const NAME: &'static str = "state header";
+    const VERSION: u8 = 1;
+}
+
+impl State {
+    /// The digest of everything in the state (R6). Costs the same for every size of state.
+    pub fn digest(&self) -> Digest {
+        let mut header = RowHash::new(id::HEADER, b"");
+        header.number(self.revision);
+        header.number(self.entries);
+        header.number(self.log_time.0);
+        header.number(self.kv.tombstones.floor());
+        header.number(self.requests.forgotten_before());
+        let tables = [self.kv.rows.digest(), self.kv.tombstones.digest(), self.requests.digest()];
+        tables.into_iter().chain([header.finish()]).sum()
+    }
+
+    /// Visits all rows, ascending: a full snapshot.
+    pub fn rows(&self, visit: &mut dyn FnMut(StoredRow)) {
+        visit(self.header_row());
+        self.kv.rows.visit(visit);
+        self.kv.tombstones.visit(visit);
+        self.requests.visit(visit);
+    }
+
+    /// Visits the rows that differ from `older`, ascending, removed ones as None. The header is always among them. The cost
+    /// follows what changed between the two: what they share is skipped, so `older` should be a former clone.
+    pub fn changes_since(&self, older: &State, visit: &mut dyn FnMut(StoredRow)) {
+        visit(self.header_row());
+        self.kv.rows.visit_changes(&older.kv.rows, visit);
+        self.kv.tombstones.visit_changes(&older.kv.tombstones, visit);
+        self.requests.visit_changes(&older.requests, visit);
+    }
+
+    /// Builds a state from stored rows.
+    pub fn loader() -> Loader {
+        Loader { header: None, state: State::default() }
+    }
+
+    fn header_row(&self) -> StoredRow {
+        let header = Header {
+            format: STATE_FORMAT,
+            revision: self.revision,
+            entries: self.entries,
+            log_time: self.log_time,
+            kv_floor: self.kv.tombstones.floor(),
+            forgotten_before: self.requests.forgotten_before(),
+            digest: self.digest().0,
+        };
+        StoredRow { table: id::HEADER, key: Vec::new(), row: Some(seal(&header)) }
+    }
+}
+
+/// Takes the rows of a state in any order (ascending is fastest) and ends with the check of their digest.
+pub struct Loader {
+    header: Option<Header>,
+    state: State,
+}
+
+impl Loader {
+    /// One row.
+    ///
+    /// # Errors
+    /// [`Error::Operator`], if the row is damaged or of a newer version.
+    pub fn row(&mut self, row: StoredRow) -> Result<()> {
+        let key = Key::from(&row.key[..]);
+        let Some(bytes) = row.row else {
+            return Err(Error::Operator(format!("the stored state is damaged: row {key:?} has no content")));
+        };
+        let state = &mut self.state;
+        match row.table {
+            id::HEADER => self.header = Some(open_header(&bytes)?),
+            id::KV => state.kv.load(key, open(&bytes)?),
+            id::TOMBSTONES => state.kv.load_tombstone(key, open(&bytes)?),
+            id::INCARNATIONS => state.requests.load_incarnation(key, open(&bytes)?),
+            id::ANSWERS => state.requests.load_answer(key, open(&bytes)?),
+            table => {
+                return Err(Error::Operator(format!(
+                    "the stored state has a table {table}, unknown to this quorate (state format {STATE_FORMAT}): start \
+                     the version that wrote it"
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// Recomputes the digest from the rows and compares it with the stored one.
+    ///
+    /// # Errors
+    /// [`Error::Operator`], if they differ or there is no header.
+    pub fn finish(self) -> Result<State> {
+        let Some(header) = self.header else {
+            return Err(Error::Operator("the stored state is damaged: it has no header".into()));
+        };
+        let mut state = self.state;
+        state.revision = header.revision;
+        state.entries = header.entries;
+        state.log_time = header.log_time;
+        state.kv.load_floor(header.kv_floor);
+        state.requests.load_forgotten_before(header.forgotten_before);
+        let (found, stored) = (state.digest().0, header.digest);
+        if found != stored {
+            return Err(Error::Operator(format!(
+                "the stored state is damaged: its rows have digest {found:032x}, its header says {stored:032x} at revision \
+                 {}; remove it and let the node fetch it from the others",
+                header.revision
+            )));
+        }
+        Ok(state)
+    }
+}
+
+fn open_header(bytes: &[u8]) -> Result<Header> {
+    let header: Header = codec::open(bytes).map_err(damaged)?;
+    if header.format != STATE_FORMAT {
+        return Err(Error::Operator(format!(
+            "the stored state has format {}; this quorate reads {STATE_FORMAT}: start the version that wrote it",
+            header.format
+        )));
+    }
+    Ok(header)
+}
+
+fn open<R: Row>(bytes: &[u8]) -> Result<R> {
+    codec::open(bytes).map_err(damaged)
+}
+
+fn damaged(error: codec::CodecError) -> Error {
+    Error::Operator(format!("the stored state cannot be read: {error}"))
+}

@@ -1,0 +1,256 @@
+//! Random commands against a model that is too simple to be wrong: a `BTreeMap` and linear searches. After each command
+//! the state must answer every read as the model does, no index may have gone back, and the state must survive being
+//! taken apart into rows and put together again.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use super::*;
+use crate::limits::{OPEN_REQUESTS, REQUEST_MEMORY, TOMBSTONE_TTL};
+
+/// Few and nested, so that commands meet.
+const KEYS: [&str; 9] = ["a", "a/", "a/b", "a/b/c", "a/b/d", "a/c", "ab", "b", "\u{ff}"];
+const PREFIXES: [&str; 8] = ["", "a", "a/", "a/b", "a/b/", "b", "\u{ff}", "none"];
+
+#[derive(Debug, Clone)]
+struct Row {
+    value: Bytes,
+    flags: u64,
+    created: u64,
+    modified: u64,
+}
+
+#[derive(Default)]
+struct Model {
+    rows: BTreeMap<Key, Row>,
+    revision: u64,
+    time: LogTime,
+    entries: u64,
+    writers: BTreeMap<Uuid, Writer>,
+    /// Incarnations that were forgotten must stay so.
+    gone: Vec<Uuid>,
+}
+
+struct Writer {
+    watermark: u64,
+    used: u64,
+    time: LogTime,
+    answers: BTreeMap<u64, Response>,
+}
+
+impl Model {
+    fn apply(&mut self, entry: &Entry) -> (Response, Vec<Key>) {
+        self.entries += 1;
+        self.time = self.time.max(entry.time);
+        let idle = self.writers.iter().filter(|(_, writer)| writer.time + REQUEST_MEMORY <= self.time);
+        if let Some((&id, _)) = idle.min_by_key(|(_, writer)| writer.used) {
+            self.writers.remove(&id);
+            self.gone.push(id);
+        }
+        let Some(id) = &entry.request else { return self.execute(&entry.command) };
+        let forgotten = Response { revision: self.revision, reply: Reply::Forgotten };
+        if self.gone.contains(&id.incarnation) {
+            return (forgotten, Vec::new());
+        }
+        let known = self.writers.get(&id.incarnation);
+        let watermark = known.map_or(1, |writer| writer.watermark).max(id.acknowledged_below);
+        if id.sequence < watermark {
+            return (forgotten, Vec::new());
+        }
+        if id.sequence >= watermark + OPEN_REQUESTS as u64 {
+            let reply = Reply::Refused(format!("request id: more than {OPEN_REQUESTS} requests are open"));
+            return (Response { revision: self.revision, reply }, Vec::new());
+        }
+        let mut answers = known.map_or_else(BTreeMap::new, |writer| writer.answers.clone());
+        let (answer, touched) = match answers.get(&id.sequence) {
+            Some(answer) => (answer.clone(), Vec::new()),
+            None => self.execute(&entry.command),
+        };
+        answers.insert(id.sequence, answer.clone());
+        answers.retain(|sequence, _| *sequence >= watermark);
+        self.writers.insert(id.incarnation, Writer { watermark, used: self.entries, time: self.time, answers });
+        (answer, touched)
+    }
+
+    fn execute(&mut self, command: &Command) -> (Response, Vec<Key>) {
+        let next = self.revision + 1;
+        let mut touched = Vec::new();
+        let done = match command {
+            Command::KvSet { key, value, flags, cas } => {
+                let old = self.rows.get(key);
+                let allowed = match cas {
+                    None => true,
+                    Some(0) => old.is_none(),
+                    Some(index) => old.is_some_and(|row| row.modified == *index),
+                };
+                if allowed && old.is_none_or(|row| row.value != *value || row.flags != *flags) {
+                    let created = old.map_or(next, |row| row.created);
+                    let row = Row { value: value.clone(), flags: *flags, created, modified: next };
+                    self.rows.insert(key.clone(), row);
+                    touched.push(key.clone());
+                }
+                allowed
+            }
+            Command::KvDelete { key, cas } => {
+                let old = self.rows.get(key);
+                let allowed = old.is_none_or(|row| cas.is_none_or(|index| row.modified == index));
+                if allowed && self.rows.remove(key).is_some() {
+                    touched.push(key.clone());
+                }
+                allowed
+            }
+            Command::KvDeleteTree { prefix } => {
+                touched = self.under(prefix.as_bytes()).map(|(key, _)| key.clone()).collect();
+                touched.iter().for_each(|key| drop(self.rows.remove(key)));
+                true
+            }
+        };
+        if !touched.is_empty() {
+            self.revision = next;
+        }
+        (Response { revision: self.revision, reply: Reply::Done(done) }, touched)
+    }
+
+    fn under<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = (&'a Key, &'a Row)> {
+        self.rows.iter().filter(move |(key, _)| key.as_bytes().starts_with(prefix))
+    }
+}
+
+/// What a random entry is made of; incarnations are made fresh by `writer`, so that one is never reused after its end.
+#[derive(Debug, Clone)]
+struct Draw {
+    elapsed: u64,
+    /// Writer, sequence, how many below it are still open.
+    request: Option<(u8, u64, u64)>,
+    command: Command,
+}
+
+fn draw() -> impl Strategy<Value = Draw> {
+    let ttl = TOMBSTONE_TTL.as_millis() as u64;
+    let elapsed = prop_oneof![8 => 0..3u64, 2 => 1..ttl / 3, 1 => ttl - 1..ttl + 2];
+    let key = proptest::sample::select(&KEYS[..]).prop_map(Key::from);
+    let prefix = proptest::sample::select(&PREFIXES[..]).prop_map(Key::from);
+    let cas = prop_oneof![3 => Just(None), 1 => Just(Some(0)), 2 => (1..30u64).prop_map(Some)];
+    let command = prop_oneof![
+        6 => (key.clone(), 0..3u8, 0..2u64, cas.clone()).prop_map(|(key, value, flags, cas)| {
+            Command::KvSet { key, value: Bytes::from(vec![value; usize::from(value)]), flags, cas }
+        }),
+        3 => (key, cas).prop_map(|(key, cas)| Command::KvDelete { key, cas }),
+        1 => prefix.prop_map(|prefix| Command::KvDeleteTree { prefix }),
+    ];
+    let sequence = prop_oneof![20 => 1..8u64, 1 => 4090..4110u64];
+    let request = proptest::option::of((0..4u8, sequence, 0..4u64));
+    (elapsed, request, command).prop_map(|(elapsed, request, command)| Draw { elapsed, request, command })
+}
+
+/// A writer that is born at its first write, with what it knows then.
+fn writer(births: &mut BTreeMap<u8, u64>, state: &State, request: (u8, u64, u64)) -> RequestId {
+    let (name, sequence, open) = request;
+    let born = *births.entry(name).or_insert(state.entries());
+    let acknowledged_below = sequence.saturating_sub(open);
+    RequestId { incarnation: Uuid::from_u128(name.into()), born, sequence, acknowledged_below }
+}
+
+fn compare_reads(state: &State, model: &Model) {
+    let kv = state.kv();
+    assert_eq!((state.revision(), state.log_time(), state.entries()), (model.revision, model.time, model.entries));
+    assert_eq!(kv.len(), model.rows.len());
+    for key in KEYS {
+        let found =
+            kv.get(key.as_bytes()).map(|row| (row.value.clone(), row.flags, row.create_index, row.modify_index));
+        let expected = model.rows.get(&Key::from(key));
+        assert_eq!(found, expected.map(|row| (row.value.clone(), row.flags, row.created, row.modified)), "{key}");
+    }
+    for prefix in PREFIXES {
+        let found: Vec<&Key> = kv.prefix(prefix.as_bytes()).map(|(key, _)| key).collect();
+        let expected: Vec<&Key> = model.under(prefix.as_bytes()).map(|(key, _)| key).collect();
+        assert_eq!(found, expected, "{prefix}");
+        for after in KEYS {
+            let page: Vec<&Key> = kv.prefix_after(prefix.as_bytes(), after.as_bytes()).map(|(key, _)| key).collect();
+            let rest: Vec<&Key> = expected.iter().filter(|key| key.as_bytes() > after.as_bytes()).copied().collect();
+            assert_eq!(page, rest, "{prefix} after {after}");
+        }
+    }
+}
+
+/// The indexes of all reads: of each key, of each prefix, of the table.
+fn indexes(state: &State) -> Vec<u64> {
+    let keys = KEYS.iter().map(|key| state.kv().key_index(key.as_bytes()));
+    let prefixes = PREFIXES.iter().map(|prefix| state.kv().prefix_index(prefix.as_bytes()));
+    keys.chain(prefixes).chain([state.kv().index()]).collect()
+}
+
+/// R4, and what makes a blocking query wake: an index moves with every change under it, and never beyond the revision.
+fn check_indexes(before: &[u64], state: &State, touched: &[Key]) {
+    let after = indexes(state);
+    let names = KEYS.iter().chain(&PREFIXES).chain(&["table"]);
+    for (n, (name, (before, after))) in names.zip(before.iter().zip(&after)).enumerate() {
+        assert!(after >= before, "the index of {name} went back from {before} to {after}");
+        assert!((1..=state.revision().max(1)).contains(after), "{name} has index {after}");
+        let concerned = touched.iter().any(|key| match n {
+            n if n < KEYS.len() => key.as_bytes() == name.as_bytes(),
+            n if n < KEYS.len() + PREFIXES.len() => key.as_bytes().starts_with(name.as_bytes()),
+            _ => true,
+        });
+        assert!(!concerned || *after == state.revision(), "the index of {name} stayed at {after}");
+    }
+}
+
+/// Rows of `older` with the changes of `newer` are the rows of `newer`, and load to the same state.
+fn check_rows(older: &State, newer: &State) {
+    let mut merged: BTreeMap<(u8, Vec<u8>), StoredRow> = BTreeMap::new();
+    rows(older).into_iter().for_each(|row| drop(merged.insert((row.table, row.key.clone()), row)));
+    let mut changes = Vec::new();
+    newer.changes_since(older, &mut |row| changes.push((row.table, row.key.clone(), row)));
+    assert!(changes.is_sorted_by(|a, b| (a.0, &a.1) < (b.0, &b.1)), "changes come in ascending order");
+    for (table, key, row) in changes {
+        let same = merged.insert((table, key.clone()), row.clone());
+        assert!(same != Some(row.clone()) || table == 0, "unchanged and visited: {row:?}");
+        if row.row.is_none() {
+            assert!(same.is_some(), "removed and never there: {row:?}");
+            merged.remove(&(table, key));
+        }
+    }
+    let merged: Vec<StoredRow> = merged.into_values().collect();
+    assert_eq!(merged, rows(newer));
+    let loaded = load(merged).unwrap();
+    assert_eq!(loaded.digest(), newer.digest());
+    assert_eq!(indexes(&loaded), indexes(newer));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_state_does_what_the_model_does(draws in proptest::collection::vec(draw(), 1..60), reload in 0..60usize) {
+        let (mut state, mut model) = (State::default(), Model::default());
+        let mut births = BTreeMap::new();
+        let mut older = state.clone();
+        for (n, draw) in draws.into_iter().enumerate() {
+            let request = draw.request.map(|request| writer(&mut births, &state, request));
+            let entry = Entry { time: LogTime(model.time.0 + draw.elapsed), request, command: draw.command };
+            let before = indexes(&state);
+            let mut touched = Vec::new();
+            let response = state.apply(&entry, &mut touched);
+            let (expected, keys) = model.apply(&entry);
+
+            assert_eq!(response, expected, "{entry:?}");
+            let found: Vec<Key> = touched.iter().map(|touched| touched.key.clone()).collect();
+            assert!(touched.iter().all(|touched| touched.revision == response.revision));
+            assert_eq!(found, keys);
+            compare_reads(&state, &model);
+            check_indexes(&before, &state, &keys);
+            check_rows(&older, &state);
+            if n % 7 == 0 {
+                older = state.clone();
+            }
+            // From here on with a state that was loaded: nothing that matters may live outside the rows.
+            if n == reload {
+                state = load(rows(&state)).unwrap();
+            }
+        }
+    }
+}

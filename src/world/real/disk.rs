@@ -1,0 +1,128 @@
+//! Files through system calls, on tokio's threads for blocking work.
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+use crate::world::{Disk, File, Lock, OpenMode};
+
+/// The machine's file systems.
+pub struct RealDisk;
+
+/// Runs a system call where it may block.
+async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+#[async_trait]
+impl Disk for RealDisk {
+    async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
+        let path = path.to_path_buf();
+        off_thread(move || {
+            let mut options = OpenOptions::new();
+            options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::Create);
+            Ok(Arc::new(RealFile(Arc::new(options.open(path)?))) as Arc<dyn File>)
+        })
+        .await
+    }
+
+    async fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let dir = dir.to_path_buf();
+        off_thread(move || {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(dir)? {
+                names.push(entry?.file_name().to_string_lossy().into_owned());
+            }
+            names.sort();
+            Ok(names)
+        })
+        .await
+    }
+
+    async fn create_dir_all(&self, dir: &Path) -> io::Result<()> {
+        let dir = dir.to_path_buf();
+        off_thread(move || fs::create_dir_all(dir)).await
+    }
+
+    async fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
+        let (from, to) = (from.to_path_buf(), to.to_path_buf());
+        off_thread(move || fs::rename(from, to)).await
+    }
+
+    async fn remove(&self, path: &Path) -> io::Result<()> {
+        let path = path.to_path_buf();
+        off_thread(move || fs::remove_file(path)).await
+    }
+
+    async fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let dir = dir.to_path_buf();
+        off_thread(move || fs::File::open(dir)?.sync_all()).await
+    }
+
+    async fn lock(&self, path: &Path) -> io::Result<Box<dyn Lock>> {
+        let path = path.to_path_buf();
+        off_thread(move || {
+            let file = OpenOptions::new().create(true).truncate(false).write(true).open(path)?;
+            file.try_lock().map_err(io::Error::from)?;
+            Ok(Box::new(RealLock(file)) as Box<dyn Lock>)
+        })
+        .await
+    }
+}
+
+/// Holds the lock by holding the file open.
+struct RealLock(#[expect(dead_code, reason = "held, not read: the lock ends when the file is closed")] fs::File);
+impl Lock for RealLock {}
+
+struct RealFile(Arc<fs::File>);
+
+#[async_trait]
+impl File for RealFile {
+    async fn size(&self) -> io::Result<u64> {
+        let file = self.0.clone();
+        off_thread(move || Ok(file.metadata()?.len())).await
+    }
+
+    async fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        let file = self.0.clone();
+        off_thread(move || {
+            let mut bytes = vec![0; len];
+            let mut filled = 0;
+            while filled < len {
+                match file.read_at(&mut bytes[filled..], offset + filled as u64) {
+                    Ok(0) => break,
+                    Ok(n) => filled += n,
+                    Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                    Err(e) => return Err(e),
+                }
+            }
+            bytes.truncate(filled);
+            Ok(bytes)
+        })
+        .await
+    }
+
+    async fn write_at(&self, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
+        let file = self.0.clone();
+        off_thread(move || file.write_all_at(&bytes, offset)).await
+    }
+
+    async fn sync(&self) -> io::Result<()> {
+        let file = self.0.clone();
+        off_thread(move || file.sync_data()).await
+    }
+
+    async fn write_and_sync(&self, offset: u64, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+        let file = self.0.clone();
+        off_thread(move || {
+            file.write_all_at(&bytes, offset)?;
+            file.sync_data()?;
+            Ok(bytes)
+        })
+        .await
+    }
+}
