@@ -7,4 +7,5 @@ pub mod codec;
 pub mod error;
 pub mod limits;
 pub mod state;
+pub mod storage;
 pub mod world;
