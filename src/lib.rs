@@ -6,6 +6,7 @@
 pub mod codec;
 pub mod error;
 pub mod limits;
+pub mod raft;
 pub mod state;
 pub mod storage;
 pub mod world;

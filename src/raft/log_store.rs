@@ -1,0 +1,113 @@
+//! openraft's log storage on our write-ahead log.
+//!
+//! Nothing is decided here. `append` returns at once and openraft hears through its callback when the batch is synced;
+//! a vote is synced before `save_vote` returns, because the answer that depends on it goes out right after.
+
+use std::fmt::Debug;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use tokio::sync::oneshot;
+
+use super::types::{
+    LogId, RaftEntry, TypeConfig, Vote, to_log_entry, to_log_id, to_position, to_raft_entry, to_stored_vote, to_vote,
+};
+use crate::error::Error;
+use crate::storage::Wal;
+use crate::storage::wal::Done;
+
+/// The log as openraft sees it.
+#[derive(Clone)]
+pub(super) struct LogStore {
+    wal: Wal,
+}
+
+impl LogStore {
+    pub(super) fn new(wal: Wal) -> Self {
+        LogStore { wal }
+    }
+
+    /// Starts an operation and waits until it is durable.
+    async fn synced(&self, start: impl FnOnce(&Wal, Done)) -> io::Result<()> {
+        let (send, durable) = oneshot::channel();
+        start(&self.wal, Box::new(move |result| drop(send.send(result))));
+        match durable.await {
+            Ok(result) => result.map_err(io::Error::other),
+            Err(_) => Err(io::Error::other(Error::Bug("the log dropped an operation".into()))),
+        }
+    }
+}
+
+impl RaftLogReader<TypeConfig> for LogStore {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<RaftEntry>> {
+        let start = match range.start_bound() {
+            Bound::Included(index) => *index,
+            Bound::Excluded(index) => index + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(index) => index + 1,
+            Bound::Excluded(index) => *index,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.wal.entries(start, end).into_iter().map(to_raft_entry).collect()
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(self.wal.vote().map(to_vote))
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for LogStore {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        Ok(LogState {
+            last_purged_log_id: self.wal.purged().map(to_log_id),
+            last_log_id: self.wal.last().map(to_log_id),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        let vote = to_stored_vote(vote);
+        self.synced(|wal, done| wal.save_vote(vote, done)).await
+    }
+
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.wal.save_committed(committed.as_ref().map(to_position));
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        Ok(self.wal.committed().map(to_log_id))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = RaftEntry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries = entries.into_iter().map(to_log_entry).collect::<io::Result<Vec<_>>>()?;
+        self.wal.append(entries, Box::new(move |result| callback.io_completed(result.map_err(io::Error::other))));
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        self.synced(|wal, done| wal.truncate_after(last.map(|log_id| log_id.index), done)).await
+    }
+
+    async fn purge(&mut self, log_id: LogId) -> io::Result<()> {
+        // A purge that a crash undoes is made again; nobody needs to wait for it.
+        self.wal.purge(to_position(&log_id), Box::new(|_| ()));
+        Ok(())
+    }
+}

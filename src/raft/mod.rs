@@ -1,0 +1,341 @@
+//! Agreement: one log, in one order, on every server (openraft), behind a plain handle.
+//!
+//! **A write.** [`Raft::propose`] takes a place in the bounded queue, waits until this node is a ready leader, stamps log
+//! time, encodes the entry once, and gives it to openraft. openraft merges what is queued, our log syncs the batch, and
+//! once a majority has it the state machine applies it, publishes the new state, and the writer has its answer.
+//!
+//! **A read.** [`Raft::linearizable`] joins the next read-index round and returns the published [`View`];
+//! [`Raft::view`] is the newest one here, without asking anybody.
+//!
+//! openraft's types stop at this module's door. What it never does: read a command (that is `state`), decide who may
+//! write, or repeat a proposal whose outcome it does not know.
+//!
+//! Start with [`Raft`]; then `state_machine.rs`, `log_store.rs`, `reads.rs`, `checkpointer.rs`.
+
+mod checkpointer;
+mod leadership;
+mod log_clock;
+mod log_store;
+mod network;
+mod reads;
+mod runtime;
+mod state_machine;
+#[cfg(test)]
+mod tests;
+mod types;
+mod view;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use openraft::async_runtime::WatchReceiver;
+use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
+use openraft::{Config, SnapshotPolicy};
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use crate::codec;
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::state::{Command, Entry, RequestId, Response};
+use crate::storage::{CheckpointStore, Wal};
+use crate::world::{Task, World};
+use checkpointer::Checkpointer;
+use leadership::Leadership;
+use log_store::LogStore;
+use reads::Reads;
+use state_machine::StateMachine;
+use types::{OpenRaft, Proposal};
+use view::Published;
+
+pub use types::Member;
+pub use view::{Observer, View};
+
+/// What a server needs to take part.
+pub struct Options {
+    /// This server's id: random, and as old as its data.
+    pub id: Uuid,
+    /// What others know it by.
+    pub member: Member,
+    /// Makes a cluster of this one server if its data is empty.
+    pub bootstrap: bool,
+    /// Stretches heartbeats and election time-outs; see [`limits::RAFT_MULTIPLIER`].
+    pub multiplier: u32,
+}
+
+/// One server's part in the agreement. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Raft {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    world: World,
+    raft: OpenRaft,
+    wal: Wal,
+    published: Arc<Published>,
+    reads: Reads,
+    leadership: Leadership,
+    /// One permit per admitted command, and per [`PERMIT_BYTES`] of it.
+    commands: Semaphore,
+    bytes: Semaphore,
+    checkpoints: Task<()>,
+}
+
+/// Bytes that one permit of `Inner::bytes` stands for: a semaphore counts to 2^32 at most.
+const PERMIT_BYTES: usize = 1024;
+
+impl Raft {
+    /// Recovers this server from its log and checkpoint, and starts it.
+    ///
+    /// # Errors
+    /// [`Error::Operator`] if what is stored cannot be trusted, or log and checkpoint do not belong together.
+    pub async fn start(
+        world: &World,
+        options: Options,
+        wal: Wal,
+        store: Arc<dyn CheckpointStore>,
+        observer: Arc<dyn Observer>,
+    ) -> Result<Raft> {
+        let checkpointer = Arc::new(Checkpointer::open(world, store).await?);
+        let stored = checkpointer.stored().await;
+        if wal.purged().map(types::to_log_id) > stored.applied {
+            return Err(Error::Operator(format!(
+                "the log begins after raft index {}, but the checkpoint ends at {}: one of them was lost or replaced. \
+                 Restore the data directory as a whole, or rebuild this server under a new id",
+                wal.purged().map_or(0, |position| position.index),
+                stored.applied_index().map_or_else(|| "nothing".into(), |index| index.to_string()),
+            )));
+        }
+        let published = Arc::new(Published::new(stored, observer));
+        let state_machine = StateMachine::new(published.clone(), checkpointer);
+        let log = LogStore::new(wal.clone());
+        let config = Arc::new(config(options.multiplier)?);
+        let raft = OpenRaft::new(options.id, config, network::Network, log, state_machine)
+            .await
+            .map_err(|fatal| stopped(&wal, &fatal))?;
+        first_leader(&raft, &options, &wal).await?;
+
+        let reads = Reads::start(world, raft.clone(), published.clone());
+        let leadership = leadership::follow(world, raft.clone(), published.clone());
+        let checkpoints = world.spawn(checkpointer::run(world.clone(), raft.clone(), wal.clone()));
+        let inner = Inner {
+            world: world.clone(),
+            raft,
+            wal,
+            published,
+            reads,
+            leadership,
+            commands: Semaphore::new(limits::ADMITTED_COMMANDS),
+            bytes: Semaphore::new(limits::ADMITTED_BYTES / PERMIT_BYTES),
+            checkpoints,
+        };
+        Ok(Raft { inner: Arc::new(inner) })
+    }
+
+    /// Has the cluster agree on a command and apply it; returns what came of it.
+    ///
+    /// # Errors
+    /// [`Error::Retry`], [`Error::Busy`] or [`Error::Operator`] if it was certainly not applied: no leader here, too many
+    /// waiting, the disk full.
+    /// [`Error::Unknown`] if it may have been (R3). [`Error::TooLarge`] if no log entry holds it.
+    pub async fn propose(&self, request: Option<RequestId>, command: Command) -> Result<Response> {
+        let inner = &*self.inner;
+        inner.writable()?;
+        let time = inner.log_clock().await?.at(inner.world.clock.now());
+        let entry = Entry { time, request, command };
+        let sealed = codec::seal(&entry).map_err(|e| Error::TooLarge(e.to_string()))?;
+        let _admitted = inner.admit(sealed.len()).await?;
+        let write = inner.raft.client_write(Proposal(sealed.into()));
+        match inner.world.timeout(limits::WRITE_WAIT, write).await {
+            Some(Ok(written)) => Ok(written.data),
+            Some(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(no_leader()),
+            // A discarded entry may have been replicated first: its fate is another leader's to decide.
+            Some(Err(error)) => Err(unknown(&error.to_string())),
+            None => Err(unknown("no majority of the servers answered in time")),
+        }
+    }
+
+    /// A view that holds every write acknowledged before this call (R1).
+    ///
+    /// # Errors
+    /// [`Error::Retry`] if this node does not lead or cannot reach a majority.
+    pub async fn linearizable(&self) -> Result<Arc<View>> {
+        self.inner.leading().await?;
+        self.inner.reads.linearizable().await
+    }
+
+    /// The newest view on this server. It may be behind the cluster.
+    pub fn view(&self) -> Arc<View> {
+        self.inner.published.view()
+    }
+
+    /// The leader, as far as this server knows.
+    pub fn leader(&self) -> Option<(Uuid, Member)> {
+        let metrics = self.inner.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let id = metrics.current_leader?;
+        let member = metrics.membership_config.membership().get_node(&id)?.clone();
+        Some((id, member))
+    }
+
+    /// Whether this server leads and is ready to act on it.
+    pub fn is_leader(&self) -> bool {
+        self.inner.leadership.borrow().is_some()
+    }
+
+    /// The voting servers.
+    pub fn voters(&self) -> Vec<(Uuid, Member)> {
+        let metrics = self.inner.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let voters = membership.voter_ids().collect::<std::collections::BTreeSet<_>>();
+        membership.nodes().filter(|(id, _)| voters.contains(id)).map(|(id, member)| (*id, member.clone())).collect()
+    }
+
+    /// Figures for people, by Consul's names where it has them.
+    pub fn stats(&self) -> BTreeMap<&'static str, String> {
+        let inner = &*self.inner;
+        let data = inner.raft.data_metrics();
+        let (data, server) = (data.borrow_watched(), inner.raft.server_metrics().borrow_watched().clone());
+        let index = |log_id: Option<types::LogId>| log_id.map_or(0, |log_id| log_id.index).to_string();
+        BTreeMap::from([
+            ("applied_index", index(data.last_applied)),
+            ("commit_index", index(data.cluster_committed)),
+            ("last_log_index", index(data.last_log)),
+            ("last_log_term", data.last_log.map_or(0, |id| id.committed_leader_id().term).to_string()),
+            ("last_snapshot_index", index(data.snapshot)),
+            ("last_snapshot_term", data.snapshot.map_or(0, |id| id.committed_leader_id().term).to_string()),
+            ("log_bytes", inner.wal.bytes().to_string()),
+            ("num_peers", self.voters().len().saturating_sub(1).to_string()),
+            ("state", format!("{:?}", server.state)),
+            ("term", server.vote.leader_id.term.to_string()),
+        ])
+    }
+
+    /// Why this server can take no further part, once it cannot; pends until then.
+    pub async fn failed(&self) -> Error {
+        let mut metrics = self.inner.raft.metrics();
+        loop {
+            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+                return stopped(&self.inner.wal, fatal);
+            }
+            if metrics.changed().await.is_err() {
+                return stopped(&self.inner.wal, &Fatal::Stopped);
+            }
+        }
+    }
+
+    /// Stops taking part. What is acknowledged is on disk already, so there is nothing to save.
+    pub async fn shutdown(&self) {
+        self.inner.checkpoints.abort();
+        // An error here says that it has stopped before, which is what we want.
+        let _ = self.inner.raft.shutdown().await;
+        self.inner.wal.close().await;
+    }
+}
+
+impl Inner {
+    /// Refuses what the disk could not take.
+    fn writable(&self) -> Result<()> {
+        self.wal.writable()?;
+        let bytes = self.wal.bytes();
+        if bytes > limits::MAX_LOG_BYTES {
+            return Err(Error::Retry(format!(
+                "write refused: the log holds {bytes} bytes because no checkpoint succeeds; see this server's log for why"
+            )));
+        }
+        Ok(())
+    }
+
+    async fn admit(&self, size: usize) -> Result<impl Drop> {
+        let permits = u32::try_from(size / PERMIT_BYTES).unwrap_or(u32::MAX);
+        let admit = async {
+            let command = self.commands.acquire().await.ok()?;
+            let bytes = self.bytes.acquire_many(permits).await.ok()?;
+            Some((command, bytes))
+        };
+        let admitted = self.world.timeout(limits::ADMISSION_WAIT, admit).await.flatten();
+        let (command, bytes) = admitted
+            .ok_or_else(|| Error::Busy("write refused: too many are waiting for their turn on this server".into()))?;
+        Ok(Admitted { _command: command, _bytes: bytes })
+    }
+
+    /// The log clock, once this node is a ready leader.
+    async fn log_clock(&self) -> Result<log_clock::LogClock> {
+        if let Some(clock) = *self.leadership.borrow() {
+            return Ok(clock);
+        }
+        let mut leadership = self.leadership.clone();
+        let ready = async { leadership.wait_for(Option::is_some).await.ok().and_then(|clock| *clock) };
+        self.world.timeout(limits::LEADER_WAIT, ready).await.flatten().ok_or_else(no_leader)
+    }
+
+    async fn leading(&self) -> Result<()> {
+        self.log_clock().await.map(drop)
+    }
+}
+
+struct Admitted<'a> {
+    _command: tokio::sync::SemaphorePermit<'a>,
+    _bytes: tokio::sync::SemaphorePermit<'a>,
+}
+
+impl Drop for Admitted<'_> {
+    // The permits give themselves back; this only makes the guard nameable as `impl Drop`.
+    fn drop(&mut self) {}
+}
+
+fn config(multiplier: u32) -> Result<Config> {
+    let millis = |duration: std::time::Duration| duration.as_millis() as u64 * u64::from(multiplier);
+    let config = Config {
+        cluster_name: "quorate".into(),
+        heartbeat_interval: millis(limits::HEARTBEAT),
+        election_timeout_min: millis(limits::ELECTION),
+        election_timeout_max: millis(limits::ELECTION) * 2,
+        enable_pre_vote: Some(true),
+        // A restarted leader must ask for votes again: resuming its old term, it would answer reads from a state that
+        // may lack what it had acknowledged (simulation.md, "Known traps").
+        enable_leader_restore: Some(false),
+        // Checkpoints are taken by bytes and time, and the log is let go by bytes: `checkpointer::run`.
+        snapshot_policy: SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        ..Config::default()
+    };
+    config.validate().map_err(|e| Error::Bug(format!("raft timers: {e}")))
+}
+
+/// Founds a cluster of one, or has the only voter of one lead at once instead of after an election time-out.
+async fn first_leader(raft: &OpenRaft, options: &Options, wal: &Wal) -> Result<()> {
+    let initialized = raft.is_initialized().await.map_err(|fatal| stopped(wal, &fatal))?;
+    if !initialized && options.bootstrap {
+        let members = BTreeMap::from([(options.id, options.member.clone())]);
+        match raft.initialize(members).await {
+            Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+            Err(error) => return Err(Error::Bug(format!("cannot found the cluster: {error}"))),
+        }
+    }
+    let voters: Vec<Uuid> = raft.voter_ids().collect();
+    if initialized && voters == [options.id] {
+        raft.trigger().elect(false).await.map_err(|fatal| stopped(wal, &fatal))?;
+    }
+    Ok(())
+}
+
+/// Consul's words; clients look for them.
+fn no_leader() -> Error {
+    Error::Retry("No cluster leader".into())
+}
+
+fn unknown(why: &str) -> Error {
+    Error::Unknown(format!("the write may or may not have been applied: {why}"))
+}
+
+/// The log knows better than openraft why it failed.
+fn stopped(wal: &Wal, fatal: &Fatal<types::TypeConfig>) -> Error {
+    wal.failure().unwrap_or_else(|| match fatal {
+        Fatal::Stopped => Error::Retry("this node is stopping; ask another".into()),
+        Fatal::StorageError(error) => Error::Operator(format!("storage failed: {error}")),
+        Fatal::Panicked => Error::Bug("raft panicked; see the log".into()),
+    })
+}

@@ -1,0 +1,220 @@
+//! One voter on a disk in memory: what agreement, log, checkpoint and state promise together.
+//!
+//! The disk and the checkpoint outlive the server, so starting again is a restart after kill -9.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::time::Duration;
+
+use super::*;
+use crate::state::{Key, Reply, Touched};
+use crate::storage::checkpoint::{CheckpointRow, MemoryCheckpoint, Rows};
+use crate::world::{MemoryDisk, real};
+
+/// Runs a test on the real clock with a disk of its own.
+fn run<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F) {
+    real::block_on(|mut world| {
+        world.disk = Arc::new(MemoryDisk::default());
+        test(Machine { world, store: Arc::new(MemoryCheckpoint::new()), seen: Arc::default() })
+    })
+    .unwrap();
+}
+
+/// What survives a server.
+#[derive(Clone)]
+struct Machine {
+    world: World,
+    store: Arc<dyn CheckpointStore>,
+    seen: Arc<Seen>,
+}
+
+/// Every change that was published, in order.
+#[derive(Default)]
+struct Seen(Mutex<Vec<Touched>>);
+
+impl Observer for Seen {
+    fn published(&self, _view: &Arc<View>, touched: Option<&[Touched]>) {
+        self.0.lock().unwrap().extend_from_slice(touched.unwrap_or_default());
+    }
+}
+
+impl Machine {
+    async fn start(&self) -> Result<Raft> {
+        let wal = Wal::open(&self.world, Path::new("wal")).await?;
+        let member = Member { name: "one".into(), address: "127.0.0.1:8300".into() };
+        let options = Options { id: Uuid::from_u128(1), member, bootstrap: true, multiplier: 1 };
+        Raft::start(&self.world, options, wal, self.store.clone(), self.seen.clone()).await
+    }
+}
+
+fn set(key: &str, value: &str) -> Command {
+    Command::KvSet { key: key.into(), value: value.to_string().into(), flags: 0, cas: None }
+}
+
+async fn get(raft: &Raft, key: &str) -> Option<String> {
+    let view = raft.linearizable().await.unwrap();
+    view.state.kv().get(key.as_bytes()).map(|row| String::from_utf8_lossy(&row.value).into_owned())
+}
+
+#[test]
+fn a_write_is_read_and_outlives_a_restart() {
+    run(|machine| async move {
+        let raft = machine.start().await.unwrap();
+        let written = raft.propose(None, set("a", "1")).await.unwrap();
+        assert_eq!((written.revision, written.reply), (1, Reply::Done(true)));
+        assert_eq!(get(&raft, "a").await.as_deref(), Some("1"));
+        assert_eq!(raft.leader().unwrap().1.name, "one");
+        raft.shutdown().await;
+
+        let raft = machine.start().await.unwrap();
+        assert_eq!(get(&raft, "a").await.as_deref(), Some("1"));
+        assert_eq!(raft.propose(None, set("b", "2")).await.unwrap().revision, 2, "the revision goes on");
+    });
+}
+
+#[test]
+fn a_checkpoint_lets_go_of_the_log_and_is_where_a_restart_begins() {
+    run(|machine| async move {
+        let raft = machine.start().await.unwrap();
+        for number in 0..50 {
+            raft.propose(None, set(&format!("k{number}"), "v")).await.unwrap();
+        }
+        raft.inner.raft.trigger().snapshot().await.unwrap();
+        let mut metrics = raft.inner.raft.data_metrics();
+        while metrics.borrow_and_update().snapshot.is_none() {
+            metrics.changed().await.unwrap();
+        }
+        let upto = metrics.borrow_watched().snapshot.unwrap().index;
+        raft.inner.raft.trigger().purge_log(upto).await.unwrap();
+        while raft.inner.wal.purged().is_none() {
+            machine.world.sleep(Duration::from_millis(1)).await;
+        }
+        raft.propose(None, set("after", "v")).await.unwrap();
+        let digest = raft.view().state.digest();
+        raft.shutdown().await;
+        machine.seen.0.lock().unwrap().clear();
+
+        let raft = machine.start().await.unwrap();
+        assert_eq!(get(&raft, "after").await.as_deref(), Some("v"));
+        assert_eq!(raft.view().state.digest(), digest);
+        let replayed: Vec<Key> = machine.seen.0.lock().unwrap().iter().map(|touched| touched.key.clone()).collect();
+        assert_eq!(replayed, ["after".into()], "only what the checkpoint does not hold is replayed");
+    });
+}
+
+#[test]
+fn a_log_without_its_checkpoint_is_refused() {
+    run(|mut machine| async move {
+        let raft = machine.start().await.unwrap();
+        raft.propose(None, set("a", "1")).await.unwrap();
+        raft.inner.raft.trigger().snapshot().await.unwrap();
+        let mut metrics = raft.inner.raft.data_metrics();
+        while metrics.borrow_and_update().snapshot.is_none() {
+            metrics.changed().await.unwrap();
+        }
+        let upto = metrics.borrow_watched().snapshot.unwrap();
+        let (send, purged) = tokio::sync::oneshot::channel();
+        raft.inner.wal.purge(types::to_position(&upto), Box::new(|result| drop(send.send(result))));
+        purged.await.unwrap().unwrap();
+        raft.shutdown().await;
+
+        machine.store = Arc::new(MemoryCheckpoint::new());
+        let Err(Error::Operator(why)) = machine.start().await else { panic!("it started without its state") };
+        assert!(why.contains("checkpoint ends at nothing"), "{why}");
+    });
+}
+
+#[test]
+fn log_time_goes_on_over_a_restart() {
+    run(|machine| async move {
+        let raft = machine.start().await.unwrap();
+        raft.propose(None, set("a", "1")).await.unwrap();
+        machine.world.sleep(Duration::from_millis(20)).await;
+        raft.propose(None, set("a", "2")).await.unwrap();
+        let before = raft.view().state.log_time();
+        assert!(before.0 >= 20);
+        raft.shutdown().await;
+        let raft = machine.start().await.unwrap();
+        raft.propose(None, set("a", "3")).await.unwrap();
+        assert!(raft.view().state.log_time() >= before);
+    });
+}
+
+#[test]
+fn a_request_id_makes_a_repeat_harmless_over_a_restart() {
+    run(|machine| async move {
+        let id = RequestId { incarnation: Uuid::from_u128(7), born: 0, sequence: 1, acknowledged_below: 1 };
+        let raft = machine.start().await.unwrap();
+        let first = raft.propose(Some(id), set("a", "1")).await.unwrap();
+        raft.propose(None, set("a", "2")).await.unwrap();
+        raft.shutdown().await;
+        let raft = machine.start().await.unwrap();
+        assert_eq!(raft.propose(Some(id), set("a", "1")).await.unwrap(), first);
+        assert_eq!(get(&raft, "a").await.as_deref(), Some("2"), "the repeat wrote nothing");
+    });
+}
+
+#[test]
+fn many_writers_and_readers_share_rounds_and_each_reads_its_own_write() {
+    run(|machine| async move {
+        let raft = machine.start().await.unwrap();
+        let tasks: Vec<_> = (0..50)
+            .map(|client| {
+                let raft = raft.clone();
+                machine.world.spawn(async move {
+                    for turn in 0..20 {
+                        let (key, value) = (format!("c{client}"), turn.to_string());
+                        raft.propose(None, set(&key, &value)).await.unwrap();
+                        assert_eq!(get(&raft, &key).await, Some(value));
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert_eq!(raft.view().state.revision(), 1000);
+    });
+}
+
+/// A store that refuses at first.
+struct Refuses {
+    left: Mutex<u32>,
+    store: MemoryCheckpoint,
+}
+
+#[async_trait::async_trait]
+impl CheckpointStore for Refuses {
+    async fn load(&self, sink: Box<dyn FnMut(CheckpointRow) + Send>) -> Result<Option<Vec<u8>>> {
+        self.store.load(sink).await
+    }
+    async fn write(&self, meta: Vec<u8>, changes: Box<dyn Rows>) -> Result<()> {
+        {
+            let mut left = self.left.lock().unwrap();
+            if *left > 0 {
+                *left -= 1;
+                return Err(Error::Operator("no space".into()));
+            }
+        }
+        self.store.write(meta, changes).await
+    }
+    async fn install(&self, meta: Vec<u8>, rows: Box<dyn Rows>) -> Result<()> {
+        self.store.install(meta, rows).await
+    }
+}
+
+#[test]
+fn a_checkpoint_that_fails_is_tried_again_and_writes_go_on() {
+    run(|mut machine| async move {
+        machine.store = Arc::new(Refuses { left: Mutex::new(1), store: MemoryCheckpoint::new() });
+        let raft = machine.start().await.unwrap();
+        raft.propose(None, set("a", "1")).await.unwrap();
+        raft.inner.raft.trigger().snapshot().await.unwrap();
+        raft.propose(None, set("b", "2")).await.unwrap();
+        let mut metrics = raft.inner.raft.data_metrics();
+        while metrics.borrow_and_update().snapshot.is_none() {
+            metrics.changed().await.unwrap();
+        }
+        assert_eq!(get(&raft, "b").await.as_deref(), Some("2"));
+    });
+}
