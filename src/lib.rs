@@ -3,8 +3,11 @@
 //! This file is the map and nothing else. ARCHITECTURE.md is the guide: which floor imports which, a write's journey, a
 //! read's journey, and why each thing is where it is. Start there, then with [`node`].
 
+pub mod agent;
+pub mod api;
 pub mod codec;
 pub mod error;
+pub mod http;
 pub mod limits;
 pub mod raft;
 pub mod state;

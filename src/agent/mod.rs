@@ -1,0 +1,149 @@
+//! The agent: what the edges talk to. It writes, reads, waits and answers, for one node.
+//!
+//! An edge extracts a request, calls [`Agent`], and replies; everything between is here. What it never does: know HTTP or
+//! DNS, touch the operating system, or change the state other than through the log.
+//!
+//! Start with [`Agent`], then `query.rs` for reads that wait and `watch.rs` for what wakes them.
+
+mod query;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use uuid::Uuid;
+
+use crate::error::Result;
+use crate::limits;
+use crate::raft::{Observer, Raft};
+use crate::state::{Command, RequestId, Response};
+use crate::world::World;
+
+pub use query::{Answer, Consistency, Found, ReadOptions};
+pub use watch::Scope;
+
+use watch::WatchIndex;
+
+/// Who this node is.
+#[derive(Debug, Clone)]
+pub struct Identity {
+    /// Its id: random, and as old as its data.
+    pub id: Uuid,
+    /// Its name.
+    pub name: String,
+    /// Its datacenter.
+    pub datacenter: String,
+    /// Whether it is a server.
+    pub server: bool,
+    /// The address that others reach it at.
+    pub advertise: IpAddr,
+    /// Its rpc port.
+    pub server_port: u16,
+    /// The program's version.
+    pub version: &'static str,
+}
+
+/// What an operator may change about answering.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How long a blocking query waits if it names no time.
+    pub default_query_time: Duration,
+    /// The longest that it waits.
+    pub max_query_time: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings { default_query_time: limits::DEFAULT_QUERY_TIME, max_query_time: limits::MAX_QUERY_TIME }
+    }
+}
+
+/// The changes that agents wait for: made before raft is started, so that no published state is missed.
+#[derive(Clone, Default)]
+pub struct Watches(Arc<WatchIndex>);
+
+impl Watches {
+    /// What raft tells of every published state.
+    pub fn observer(&self) -> Arc<dyn Observer> {
+        self.0.clone()
+    }
+}
+
+/// One node's agent. Cloning gives another handle.
+#[derive(Clone)]
+pub struct Agent {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    world: World,
+    identity: Identity,
+    settings: Settings,
+    raft: Raft,
+    watch: Arc<WatchIndex>,
+}
+
+impl Agent {
+    /// The agent of a server.
+    pub fn new(world: &World, identity: Identity, settings: Settings, raft: Raft, watches: Watches) -> Agent {
+        watches.0.starting_at(raft.view().state.revision());
+        Agent { inner: Arc::new(Inner { world: world.clone(), identity, settings, raft, watch: watches.0 }) }
+    }
+
+    /// Has the cluster agree on a write; returns what came of it.
+    ///
+    /// # Errors
+    /// As [`Raft::propose`]: `Retry` if it was certainly not applied, `Unknown` if it may have been (R3).
+    pub async fn write(&self, request: Option<RequestId>, command: Command) -> Result<Response> {
+        self.inner.raft.propose(request, command).await
+    }
+
+    /// `ip:port` of the leader's rpc port, if there is a leader.
+    pub fn leader(&self) -> Option<String> {
+        self.inner.raft.leader().map(|(_, member)| member.address)
+    }
+
+    /// `ip:port` of every voting server's rpc port.
+    pub fn peers(&self) -> Vec<String> {
+        self.inner.raft.voters().into_iter().map(|(_, member)| member.address).collect()
+    }
+
+    /// Who this node is.
+    pub fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    /// [`State::entries`](crate::state::State::entries) of this node's newest state: what a request id is born at.
+    pub fn entries(&self) -> u64 {
+        self.inner.raft.view().state.entries()
+    }
+
+    /// Figures for people, by section, by Consul's names where it has them.
+    pub fn stats(&self) -> BTreeMap<&'static str, BTreeMap<&'static str, String>> {
+        let view = self.inner.raft.view();
+        let leads = self.inner.raft.is_leader();
+        let consul = BTreeMap::from([
+            ("bootstrap", (self.inner.raft.voters().len() == 1).to_string()),
+            ("known_datacenters", "1".into()),
+            ("leader", leads.to_string()),
+            ("leader_addr", self.leader().unwrap_or_default()),
+            ("server", self.inner.identity.server.to_string()),
+        ]);
+        let state = BTreeMap::from([
+            ("blocked_queries", self.inner.watch.waiting().to_string()),
+            ("digest", view.state.digest().to_string()),
+            ("entries", view.state.entries().to_string()),
+            ("keys", view.state.kv().len().to_string()),
+            ("log_time_ms", view.state.log_time().0.to_string()),
+            ("revision", view.state.revision().to_string()),
+        ]);
+        BTreeMap::from([("consul", consul), ("raft", self.inner.raft.stats()), ("state", state)])
+    }
+
+    /// The node's world.
+    pub fn world(&self) -> &World {
+        &self.inner.world
+    }
+}

@@ -1,0 +1,291 @@
+//! The watch index: who waits for what, and what changed lately.
+//!
+//! A wait is for one key or for everything under a prefix. Publishing a new state wakes exactly the waits that a changed
+//! row concerns. A wait registers first and looks at the state afterwards, so no change can fall between the two.
+//!
+//! The newest changes are remembered too: a query that is repeated over unchanged data ("anything since index N?") is
+//! settled by one comparison with the store's index, or a glance at what changed since N, without reading the rows.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::raft::{Observer, View};
+use crate::state::{Key, Touched};
+
+/// What a read looks at: a wait is woken by changes of it only.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scope {
+    /// One key.
+    Key(Key),
+    /// Every key with the prefix.
+    Prefix(Key),
+}
+
+/// The waits and recent changes of one node.
+#[derive(Default)]
+pub(super) struct WatchIndex {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    keys: BTreeMap<Key, Waits>,
+    prefixes: BTreeMap<Key, Waits>,
+    /// How long each registered prefix is: the only lengths of a changed key that need to be looked up.
+    lengths: BTreeMap<usize, usize>,
+    waiting: usize,
+    next_id: u64,
+    recent: Recent,
+}
+
+/// The waits for one key or prefix, by id.
+type Waits = BTreeMap<u64, Arc<Notify>>;
+
+/// The newest changes, oldest first.
+#[derive(Default)]
+struct Recent {
+    changes: VecDeque<Touched>,
+    /// Every change after this revision is in `changes`.
+    since: u64,
+}
+
+impl WatchIndex {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Nothing in here panics half-way through a change.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for the next change of `scope`, from now on; dropping the wait frees it at once.
+    ///
+    /// # Errors
+    /// [`Error::Busy`] if [`limits::MAX_WAITS`] are waiting here.
+    pub(super) fn wait(self: &Arc<Self>, scope: Scope) -> Result<Wait> {
+        let notify = Arc::new(Notify::new());
+        let mut inner = self.lock();
+        if inner.waiting >= limits::MAX_WAITS {
+            return Err(Error::Busy(format!(
+                "this node already holds {} blocking queries: ask another, or later",
+                limits::MAX_WAITS
+            )));
+        }
+        inner.waiting += 1;
+        inner.next_id += 1;
+        let id = inner.next_id;
+        match &scope {
+            Scope::Key(key) => inner.keys.entry(key.clone()).or_default().insert(id, notify.clone()),
+            Scope::Prefix(prefix) => {
+                *inner.lengths.entry(prefix.as_bytes().len()).or_default() += 1;
+                inner.prefixes.entry(prefix.clone()).or_default().insert(id, notify.clone())
+            }
+        };
+        Ok(Wait { index: self.clone(), scope, id, notify })
+    }
+
+    /// Whether anything in `scope` changed after `revision`; `None` if that is longer ago than is remembered.
+    pub(super) fn changed_since(&self, scope: &Scope, revision: u64) -> Option<bool> {
+        let inner = self.lock();
+        let recent = &inner.recent;
+        if revision < recent.since {
+            return None;
+        }
+        let start = recent.changes.partition_point(|change| change.revision <= revision);
+        Some(recent.changes.range(start..).any(|change| scope.holds(&change.key)))
+    }
+
+    /// How many are waiting.
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiting
+    }
+
+    fn leave(&self, scope: &Scope, id: u64) {
+        let mut inner = self.lock();
+        inner.waiting -= 1;
+        match scope {
+            Scope::Key(key) => remove(&mut inner.keys, key, id),
+            Scope::Prefix(prefix) => {
+                remove(&mut inner.prefixes, prefix, id);
+                let length = prefix.as_bytes().len();
+                let count = inner.lengths.get_mut(&length).map_or(0, |count| {
+                    *count -= 1;
+                    *count
+                });
+                if count == 0 {
+                    inner.lengths.remove(&length);
+                }
+            }
+        }
+    }
+}
+
+fn remove(waits: &mut BTreeMap<Key, Waits>, key: &Key, id: u64) {
+    if let Some(here) = waits.get_mut(key) {
+        here.remove(&id);
+        if here.is_empty() {
+            waits.remove(key);
+        }
+    }
+}
+
+impl Scope {
+    fn holds(&self, key: &Key) -> bool {
+        match self {
+            Scope::Key(own) => own == key,
+            Scope::Prefix(prefix) => key.as_bytes().starts_with(prefix.as_bytes()),
+        }
+    }
+}
+
+impl Inner {
+    fn wake(&self, key: &Key) {
+        if let Some(waits) = self.keys.get(key) {
+            waits.values().for_each(|notify| notify.notify_one());
+        }
+        let bytes = key.as_bytes();
+        for (length, _) in self.lengths.range((Bound::Unbounded, Bound::Included(bytes.len()))) {
+            if let Some(waits) = self.prefixes.get(&bytes[..*length]) {
+                waits.values().for_each(|notify| notify.notify_one());
+            }
+        }
+    }
+
+    fn wake_all(&self) {
+        self.keys
+            .values()
+            .chain(self.prefixes.values())
+            .flat_map(BTreeMap::values)
+            .for_each(|notify| notify.notify_one());
+    }
+
+    fn remember(&mut self, touched: &[Touched]) {
+        let recent = &mut self.recent;
+        recent.changes.extend(touched.iter().cloned());
+        while recent.changes.len() > limits::WATCH_RECENT {
+            if let Some(oldest) = recent.changes.pop_front() {
+                recent.since = oldest.revision;
+            }
+        }
+    }
+}
+
+impl Observer for WatchIndex {
+    fn published(&self, view: &Arc<View>, touched: Option<&[Touched]>) {
+        let mut inner = self.lock();
+        match touched {
+            Some([]) => {}
+            Some(touched) => {
+                inner.remember(touched);
+                touched.iter().for_each(|change| inner.wake(&change.key));
+            }
+            None => {
+                inner.recent = Recent { changes: VecDeque::new(), since: view.state.revision() };
+                inner.wake_all();
+            }
+        }
+    }
+}
+
+impl WatchIndex {
+    /// An index for a node that starts with the state at `revision`: what changed before is not remembered.
+    pub(super) fn starting_at(&self, revision: u64) {
+        self.lock().recent.since = revision;
+    }
+}
+
+/// A registered wait.
+pub(super) struct Wait {
+    index: Arc<WatchIndex>,
+    scope: Scope,
+    id: u64,
+    notify: Arc<Notify>,
+}
+
+impl Wait {
+    /// Until something in the scope has changed since the wait was made or last woke up.
+    pub(super) async fn changed(&self) {
+        self.notify.notified().await;
+    }
+}
+
+impl Drop for Wait {
+    fn drop(&mut self) {
+        self.index.leave(&self.scope, self.id);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    fn touch(index: &WatchIndex, revision: u64, key: &str) {
+        index.published(&Arc::default(), Some(&[Touched { revision, key: key.into() }]));
+    }
+
+    fn woken(wait: &Wait) -> bool {
+        wait.changed().now_or_never().is_some()
+    }
+
+    #[test]
+    fn a_key_wakes_its_own_waits_and_every_prefix_it_is_under() {
+        let index = Arc::new(WatchIndex::default());
+        let key = index.wait(Scope::Key("a/b".into())).unwrap();
+        let longer = index.wait(Scope::Key("a/bc".into())).unwrap();
+        let prefixes = ["", "a", "a/", "a/b"].map(|prefix| index.wait(Scope::Prefix(prefix.into())).unwrap());
+        let beside = ["b", "a/b/", "a/bc"].map(|prefix| index.wait(Scope::Prefix(prefix.into())).unwrap());
+        touch(&index, 1, "a/b");
+        assert!(woken(&key) && prefixes.iter().all(woken));
+        assert!(!woken(&longer) && !beside.iter().any(woken));
+        assert!(!woken(&key), "a change wakes once");
+    }
+
+    #[test]
+    fn a_change_before_the_first_poll_is_not_lost() {
+        let index = Arc::new(WatchIndex::default());
+        let wait = index.wait(Scope::Key("k".into())).unwrap();
+        touch(&index, 1, "k");
+        touch(&index, 2, "k");
+        assert!(woken(&wait));
+    }
+
+    #[test]
+    fn an_installed_snapshot_wakes_everyone() {
+        let index = Arc::new(WatchIndex::default());
+        let waits = [Scope::Key("k".into()), Scope::Prefix("p".into())].map(|scope| index.wait(scope).unwrap());
+        index.published(&Arc::default(), None);
+        assert!(waits.iter().all(woken));
+    }
+
+    #[test]
+    fn a_dropped_wait_leaves_nothing_behind() {
+        let index = Arc::new(WatchIndex::default());
+        let waits = [Scope::Key("k".into()), Scope::Prefix("p".into()), Scope::Prefix("p".into())]
+            .map(|scope| index.wait(scope).unwrap());
+        assert_eq!(index.waiting(), 3);
+        drop(waits);
+        let inner = index.lock();
+        assert!(inner.keys.is_empty() && inner.prefixes.is_empty() && inner.lengths.is_empty() && inner.waiting == 0);
+    }
+
+    #[test]
+    fn recent_changes_answer_for_as_long_as_they_are_remembered() {
+        let index = Arc::new(WatchIndex::default());
+        index.starting_at(10);
+        let scope = Scope::Prefix("a/".into());
+        assert_eq!(index.changed_since(&scope, 9), None, "before the node started");
+        touch(&index, 11, "b");
+        assert_eq!(index.changed_since(&scope, 10), Some(false));
+        touch(&index, 12, "a/x");
+        assert_eq!(index.changed_since(&scope, 10), Some(true));
+        assert_eq!(index.changed_since(&scope, 12), Some(false));
+        for revision in 0..limits::WATCH_RECENT as u64 {
+            touch(&index, 13 + revision, "b");
+        }
+        assert_eq!(index.changed_since(&scope, 11), None, "forgotten by now");
+        assert_eq!(index.changed_since(&scope, 12), Some(false));
+    }
+}

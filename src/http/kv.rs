@@ -1,0 +1,153 @@
+//! `/v1/kv`: read, write and delete keys (consul.md 2.1).
+
+use axum::body::Body;
+use axum::http::{HeaderValue, StatusCode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+
+use super::body::{self, Limit};
+use super::extract::{self, Query};
+use super::listing::{self, Listing, Selection, Shape};
+use super::reply::{self, Failure};
+use super::{Call, Outcome};
+use crate::agent::{Found, Scope};
+use crate::api::json::Writer;
+use crate::limits;
+use crate::state::{Command, Key, Reply};
+
+/// What is escaped in `X-Quorate-Next`: everything but what a URL shows as it is, so that the value can be appended to
+/// `?start_after=` without a thought.
+const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// `GET /v1/kv/:key`
+pub async fn get(call: Call) -> Outcome {
+    let query = call.query()?;
+    let key = extract::key(&call.head.uri)?;
+    if query.has("keys") {
+        let separator = query.bytes("separator").or_else(|| query.bytes("seperator")).unwrap_or_default();
+        return list(&call, &query, key, Shape::Names { separator: separator.to_vec() }).await;
+    }
+    if query.has("recurse") {
+        return list(&call, &query, key, Shape::Entries).await;
+    }
+    check_named(&key)?;
+    one(&call, &query, key).await
+}
+
+/// One key.
+async fn one(call: &Call, query: &Query<'_>, key: Key) -> Outcome {
+    let options = query.read_options()?;
+    let reading = call.edge.read(&options, Scope::Key(key.clone()), |state| {
+        let row = state.kv().get(key.as_bytes());
+        Found { value: row.cloned(), index: row.map_or_else(|| state.kv().index(), |row| row.modify_index) }
+    });
+    let answer = reading.await?;
+    let headers = reply::indexed(&answer);
+    let Some(row) = answer.value else { return Ok(reply::empty(StatusCode::NOT_FOUND, headers)) };
+    if query.has("raw") {
+        return Ok(reply::raw(&call.head.headers, headers, row.value.clone()));
+    }
+    let mut writer = Writer::new(call.style(query));
+    writer.begin(b'[');
+    writer.element();
+    listing::entry(key.as_bytes(), &row).write(&mut writer);
+    writer.end(b']');
+    Ok(reply::json(&call.head.headers, headers, writer.take()))
+}
+
+/// Every key with a prefix. The wait is decided on the table's index alone; the body is written once, at the end, from
+/// the snapshot that the answer carries.
+async fn list(call: &Call, query: &Query<'_>, prefix: Key, shape: Shape) -> Outcome {
+    let options = query.read_options()?;
+    let limit = page_limit(query)?;
+    let start_after = query.bytes("start_after").map(<[u8]>::to_vec);
+    // Consul answers `?keys` on an empty store with an empty list, and every other fruitless listing with 404.
+    let never_missing = matches!(shape, Shape::Names { .. }) && prefix.as_bytes().is_empty();
+    let selection = Selection { prefix, shape, start_after };
+    let reading = call.edge.read(&options, Scope::Prefix(selection.prefix.clone()), |state| {
+        let table = state.kv();
+        let value = (!selection.is_empty(table)).then(|| table.clone());
+        Found { value, index: table.prefix_index(selection.prefix.as_bytes()) }
+    });
+    let answer = reading.await?;
+    let mut headers = reply::indexed(&answer);
+    let table = match answer.value {
+        Some(table) => table,
+        None if never_missing => Default::default(),
+        None => return Ok(reply::empty(StatusCode::NOT_FOUND, headers)),
+    };
+    let end = limit.and_then(|limit| selection.page_end(&table, limit));
+    if let Some(end) = &end {
+        let next = HeaderValue::try_from(percent_encode(end, ESCAPED).to_string());
+        headers.insert(reply::NEXT, next.expect("percent-encoding is ASCII"));
+    }
+    let listing = Listing::new(selection, table, end, call.style(query));
+    Ok(reply::json_chunks(&call.head.headers, headers, listing))
+}
+
+/// `PUT /v1/kv/:key`
+pub async fn put(call: Call, body: Body) -> Outcome {
+    let query = call.query()?;
+    let key = extract::key(&call.head.uri)?;
+    check_named(&key)?;
+    query.check_exclusive(&["cas", "acquire", "release"])?;
+    let flags = query.number("flags")?.unwrap_or_default();
+    let cas = query.number("cas")?;
+    let request = extract::request_id(&call.head.headers, call.edge.agent.entries())?;
+    // There are no sessions yet, so nobody holds a key and every session is unknown: the same answers as Consul's then.
+    let acquire = query.text("acquire").map(|session| match &session[..] {
+        "" => Failure::internal("missing session"),
+        session => Failure::internal(format!("invalid session {session:?}")),
+    });
+    let release = query.has("release");
+
+    let max_value = call.edge.config.max_value;
+    let limit = Limit { name: "Value", bytes: max_value, key: "limits.kv_max_value_size" };
+    let agent = &call.edge.agent;
+    let value = body::read(agent.world(), &call.head.headers, body, &limit).await?;
+    if let Some(refusal) = acquire {
+        return Err(refusal);
+    }
+    if release {
+        return Ok(reply::done(false));
+    }
+    done(agent.write(request, Command::KvSet { key, value, flags, cas }).await?.reply)
+}
+
+/// `DELETE /v1/kv/:key`
+pub async fn delete(call: Call) -> Outcome {
+    let query = call.query()?;
+    let key = extract::key(&call.head.uri)?;
+    query.check_exclusive(&["recurse", "cas"])?;
+    let request = extract::request_id(&call.head.headers, call.edge.agent.entries())?;
+    let command = if query.has("recurse") {
+        Command::KvDeleteTree { prefix: key }
+    } else {
+        check_named(&key)?;
+        Command::KvDelete { key, cas: query.number("cas")? }
+    };
+    done(call.edge.agent.write(request, command).await?.reply)
+}
+
+/// What came of a write.
+fn done(reply: Reply) -> Outcome {
+    match reply {
+        Reply::Done(done) => Ok(reply::done(done)),
+        Reply::Refused(text) => Err(Failure::bad_request(text)),
+        Reply::Forgotten => Err(Failure::internal(
+            "Unknown outcome: the request id is too old to be remembered. An earlier attempt may have been applied; this \
+             one was not",
+        )),
+    }
+}
+
+fn check_named(key: &Key) -> Result<(), Failure> {
+    if key.as_bytes().is_empty() { Err(Failure::bad_request("Missing key name")) } else { Ok(()) }
+}
+
+/// The entries of one page, from `?limit=`.
+fn page_limit(query: &Query<'_>) -> Result<Option<usize>, Failure> {
+    let Some(text) = query.text("limit") else { return Ok(None) };
+    let limit = text.parse().ok().filter(|limit| (1..=limits::MAX_PAGE).contains(limit));
+    let most = limits::MAX_PAGE;
+    limit.map(Some).ok_or_else(|| Failure::bad_request(format!("Invalid limit {text:?}: expected 1 to {most}")))
+}

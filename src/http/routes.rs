@@ -1,0 +1,219 @@
+//! Everything that is served, in one table. The router, 405 and `Allow`, `OPTIONS`, and the hint of a 404 come from it.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::Request;
+use axum::http::header::{ALLOW, LOCATION};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
+use tower::service_fn;
+
+use super::reply::{self, Response};
+use super::{Call, Edge, Outcome, agent, kv, status};
+
+/// A handler's answer in the making.
+type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
+
+/// One method on one path.
+pub struct Route {
+    /// The method; `OPTIONS` is answered on every path.
+    pub method: Method,
+    /// The path, with `{*key}` for all that follows, slashes included.
+    pub path: &'static str,
+    /// What it does, in one sentence.
+    pub docs: &'static str,
+    handler: fn(Call, Body) -> Answering,
+}
+
+/// The table.
+pub static ROUTES: &[Route] = &[
+    Route {
+        method: Method::GET,
+        path: "/v1/kv/{*key}",
+        docs: "Reads a key (`raw`: its bare value), every key with a prefix (`recurse`) or their names (`keys`, \
+               `separator`), in pages if asked to (`limit`, `start_after`), and waits for a change after an `index`.",
+        handler: |call, _| answer(kv::get(call)),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v1/kv/{*key}",
+        docs: "Writes a key: always, only at a given index (`cas`), or with its lock (`acquire`, `release`).",
+        handler: |call, body| answer(kv::put(call, body)),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/v1/kv/{*key}",
+        docs: "Deletes a key: always, only at a given index (`cas`), or with all keys that begin with it (`recurse`).",
+        handler: |call, _| answer(kv::delete(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/status/leader",
+        docs: "Shows the leader's address, or an empty string if there is none.",
+        handler: |call, _| answer(status::leader(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/status/peers",
+        docs: "Lists the addresses of the voting servers.",
+        handler: |call, _| answer(status::peers(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/agent/self",
+        docs: "Describes this node: its configuration, its membership and its figures.",
+        handler: |call, _| answer(agent::own(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/agent/version",
+        docs: "Shows this program's version.",
+        handler: |call, _| answer(agent::version(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/",
+        docs: "Says what is listening here.",
+        handler: |call, _| answer(agent::root(call)),
+    },
+];
+
+/// The router over the table.
+pub(crate) fn router(edge: &Arc<Edge>) -> Router {
+    let acl_policy = HeaderValue::from_static(edge.config.default_acl_policy);
+    let mut paths: Vec<&'static str> = ROUTES.iter().map(|route| route.path).collect();
+    paths.dedup();
+    let mut router = Router::new();
+    for path in paths {
+        let endpoint = Arc::new(Endpoint::new(path, edge.clone(), acl_policy.clone()));
+        let service = service_fn(move |request: Request| {
+            let endpoint = endpoint.clone();
+            async move { Ok::<_, Infallible>(endpoint.serve(request).await) }
+        });
+        // `{*key}` stands for at least one byte, but the empty key is a key too: the prefix of all.
+        if let Some(prefix) = prefix(path) {
+            router = router.route_service(prefix, service.clone());
+        }
+        router = router.route_service(path, service);
+    }
+    router.fallback_service(service_fn(move |request: Request| {
+        let mut response = unknown(&request);
+        response.headers_mut().insert(reply::DEFAULT_ACL_POLICY, acl_policy.clone());
+        std::future::ready(Ok::<_, Infallible>(response))
+    }))
+}
+
+/// What comes before the `{*key}`, if there is one.
+fn prefix(path: &'static str) -> Option<&'static str> {
+    path.split_once("{*").map(|(prefix, _)| prefix)
+}
+
+fn answer(handling: impl Future<Output = Outcome> + Send + 'static) -> Answering {
+    Box::pin(async { handling.await.unwrap_or_else(reply::Failure::into_response) })
+}
+
+/// All methods of one path.
+struct Endpoint {
+    edge: Arc<Edge>,
+    routes: Vec<&'static Route>,
+    /// `OPTIONS,GET,…`
+    allow: HeaderValue,
+    acl_policy: HeaderValue,
+}
+
+impl Endpoint {
+    fn new(path: &str, edge: Arc<Edge>, acl_policy: HeaderValue) -> Self {
+        let routes: Vec<&Route> = ROUTES.iter().filter(|route| route.path == path).collect();
+        let allow = routes.iter().fold("OPTIONS".to_string(), |allow, route| allow + "," + route.method.as_str());
+        let allow = HeaderValue::try_from(allow).expect("method names are header text");
+        Endpoint { edge, routes, allow, acl_policy }
+    }
+
+    async fn serve(&self, request: Request) -> Response {
+        let method = request.method();
+        let mut response = match self.routes.iter().find(|route| route.method == *method) {
+            Some(route) => {
+                let (head, body) = request.into_parts();
+                (route.handler)(Call { edge: self.edge.clone(), head }, body).await
+            }
+            None if *method == Method::OPTIONS => self.allowing(reply::empty(StatusCode::OK, HeaderMap::new())),
+            None => {
+                let text = format!("method {method} not allowed");
+                self.allowing(reply::text(StatusCode::METHOD_NOT_ALLOWED, text))
+            }
+        };
+        response.headers_mut().insert(reply::DEFAULT_ACL_POLICY, self.acl_policy.clone());
+        response
+    }
+
+    fn allowing(&self, mut response: Response) -> Response {
+        response.headers_mut().insert(ALLOW, self.allow.clone());
+        response
+    }
+}
+
+/// A path outside the table.
+fn unknown(request: &Request) -> Response {
+    let path = request.uri().path();
+    // Go's router redirects `/v1/kv` to `/v1/kv/`, and so do we. Taking it for the empty key would be kinder to a GET,
+    // but a `DELETE /v1/kv?recurse` that lost its slash, harmless with Consul, would empty the store.
+    if ROUTES.iter().filter_map(|route| prefix(route.path)).any(|prefix| prefix.strip_suffix('/') == Some(path)) {
+        let query = request.uri().query().map_or(String::new(), |query| format!("?{query}"));
+        let location = HeaderValue::try_from(format!("{path}/{query}"));
+        let headers = location.into_iter().map(|location| (LOCATION, location)).collect();
+        return reply::empty(StatusCode::MOVED_PERMANENTLY, headers);
+    }
+    reply::text(StatusCode::NOT_FOUND, hint(path))
+}
+
+/// One line that names the served path which begins most like the one asked for.
+fn hint(path: &str) -> String {
+    let alike = |route: &&Route| route.path.bytes().zip(path.bytes()).take_while(|(a, b)| a == b).count();
+    match ROUTES.iter().rev().max_by_key(alike).filter(|route| alike(route) > "/v1/".len()) {
+        Some(route) => {
+            format!("No endpoint at this path; the closest is {}", route.path.replace("{*", ":").replace('}', ""))
+        }
+        None => "No endpoint at this path; the HTTP API is under /v1/".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_route_says_what_it_does_in_one_sentence() {
+        for Route { method, path, docs, .. } in ROUTES {
+            assert!(docs.ends_with('.') && !docs.trim_end_matches('.').contains(". "), "{method} {path}: {docs}");
+        }
+    }
+
+    #[test]
+    fn no_method_is_listed_twice_and_the_methods_of_a_path_stand_together() {
+        let rows: Vec<(&Method, &str)> = ROUTES.iter().map(|route| (&route.method, route.path)).collect();
+        for (at, (method, path)) in rows.iter().enumerate() {
+            assert!(!rows[..at].contains(&(*method, *path)), "{method} {path}");
+            let apart = at > 0 && rows[at - 1].1 != *path && rows[..at].iter().any(|row| row.1 == *path);
+            assert!(!apart, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_path_outside_the_table_is_answered_with_the_closest_one() {
+        for (path, closest) in [
+            ("/v1/kvs", "/v1/kv/:key"),
+            ("/v1/status", "/v1/status/leader"),
+            ("/v1/status/peer", "/v1/status/peers"),
+            ("/v1/agent/", "/v1/agent/self"),
+        ] {
+            assert_eq!(hint(path), format!("No endpoint at this path; the closest is {closest}"), "{path}");
+        }
+        for path in ["", "*", "/v1/", "/v1/zzz", "/favicon.ico", "//"] {
+            assert_eq!(hint(path), "No endpoint at this path; the HTTP API is under /v1/", "{path}");
+        }
+    }
+}
