@@ -5,11 +5,16 @@
 
 pub mod agent;
 pub mod api;
+pub mod cli;
+pub mod client;
 pub mod codec;
+pub mod config;
 pub mod error;
 pub mod http;
 pub mod limits;
+pub mod node;
 pub mod raft;
 pub mod state;
 pub mod storage;
+pub mod telemetry;
 pub mod world;

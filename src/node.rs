@@ -1,0 +1,201 @@
+//! One running node on one [`World`]: storage, raft, agent and HTTP, wired together.
+//!
+//! The command line starts it on the real world; a simulator starts the very same on its own. What it never does: decide
+//! anything that a layer below could decide.
+//!
+//! Start with [`start`].
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use uuid::Uuid;
+
+use crate::agent::{Agent, Identity, Settings, Watches};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::http::{self, HttpConfig};
+use crate::raft::{Member, Options, Raft};
+use crate::storage::checkpoint::{CheckpointStore, FjallCheckpoint, MemoryCheckpoint};
+use crate::storage::{self, Wal};
+use crate::world::{Lock, MemoryDisk, OpenMode, World};
+
+/// Opens the checkpoint store in a directory. It is the one part of a node that a [`World`] cannot give, because fjall
+/// opens files and runs threads itself.
+pub type OpenCheckpoint =
+    Box<dyn FnOnce(World, PathBuf) -> BoxFuture<'static, Result<Arc<dyn CheckpointStore>>> + Send>;
+
+/// A node that runs.
+pub struct Node {
+    id: Uuid,
+    raft: Raft,
+    agent: Agent,
+    http: http::Server,
+    /// Held until the node has stopped: no second process may use the directory.
+    _lock: Box<dyn Lock>,
+}
+
+/// Starts a node: a durable one with its data in `config.data_dir`, or one in memory with `-dev`.
+///
+/// # Errors
+/// [`Error::Operator`] with what to do: the directory is in use or cannot be trusted, a port is taken.
+pub async fn start(world: World, config: Config) -> Result<Node> {
+    let open: OpenCheckpoint = if config.data_dir.is_some() {
+        Box::new(|world, dir| {
+            Box::pin(
+                async move { Ok(Arc::new(FjallCheckpoint::open(&world, &dir).await?) as Arc<dyn CheckpointStore>) },
+            )
+        })
+    } else {
+        Box::new(|_, _| Box::pin(async { Ok(Arc::new(MemoryCheckpoint::default()) as Arc<dyn CheckpointStore>) }))
+    };
+    start_with(world, config, open).await
+}
+
+/// [`start`], with a checkpoint store of the caller's.
+///
+/// # Errors
+/// As [`start`].
+pub async fn start_with(mut world: World, config: Config, open_checkpoint: OpenCheckpoint) -> Result<Node> {
+    if config.data_dir.is_none() {
+        world.disk = Arc::new(MemoryDisk::default());
+    }
+    let dir = config.data_dir.clone().unwrap_or_default();
+    let raft_dir = dir.join("raft");
+    world
+        .disk
+        .create_dir_all(&raft_dir)
+        .await
+        .map_err(|e| Error::io(format!("cannot make {}", raft_dir.display()), &e))?;
+    let lock = storage::lock(&world, &dir).await?;
+    let (id, wal) = identity(&world, &dir, &raft_dir.join("wal"), config.node_id).await?;
+    let store = open_checkpoint(world.clone(), raft_dir.join("checkpoint")).await?;
+
+    let interfaces = world.net.interfaces().map_err(|e| Error::io("cannot list this machine's addresses", &e))?;
+    let advertise = config.advertise_addr(&interfaces)?;
+    // Switched off, it is shown as what it is: no port.
+    let server_port = config.ports.server.unwrap_or(0);
+    let identity = Identity {
+        id,
+        name: config.node_name.clone(),
+        datacenter: config.datacenter.clone(),
+        server: config.server,
+        advertise,
+        server_port,
+        version: env!("CARGO_PKG_VERSION"),
+    };
+    let watches = Watches::default();
+    let options = Options {
+        id,
+        member: Member { name: config.node_name.clone(), address: SocketAddr::new(advertise, server_port).to_string() },
+        bootstrap: config.bootstrap || config.bootstrap_expect == 1,
+        multiplier: config.performance.raft_multiplier,
+    };
+    let raft = Raft::start(&world, options, wal, store, watches.observer()).await?;
+    let settings = Settings { default_query_time: config.default_query_time, max_query_time: config.max_query_time };
+    let agent = Agent::new(&world, identity, settings, raft.clone(), watches);
+    let http = http::serve(agent.clone(), http_config(&config)).await?;
+    Ok(Node { id, raft, agent, http, _lock: lock })
+}
+
+fn http_config(config: &Config) -> HttpConfig {
+    let hosts: &[IpAddr] = if config.addresses.http.is_empty() { &config.client_addr } else { &config.addresses.http };
+    let port = config.ports.http;
+    HttpConfig {
+        listen: port.map(|port| hosts.iter().map(|host| SocketAddr::new(*host, port)).collect()).unwrap_or_default(),
+        max_value: config.limits.kv_max_value_size,
+        max_body: config.limits.txn_max_req_len,
+        connections_per_client: config.limits.http_max_conns_per_client,
+        pretty: config.pretty_json,
+        ..HttpConfig::default()
+    }
+}
+
+impl Node {
+    /// Its id.
+    pub fn node_id(&self) -> Uuid {
+        self.id
+    }
+
+    /// Where its HTTP API listens.
+    pub fn http_addrs(&self) -> &[SocketAddr] {
+        self.http.addrs()
+    }
+
+    /// Its agent.
+    pub fn agent(&self) -> &Agent {
+        &self.agent
+    }
+
+    /// Why the node cannot go on, once it cannot; pends until then.
+    pub async fn stopped(&mut self) -> Error {
+        self.raft.failed().await
+    }
+
+    /// Stops taking requests, lets those under way finish, and stops.
+    pub async fn shutdown(self) {
+        self.http.shutdown().await;
+        self.raft.shutdown().await;
+    }
+}
+
+/// The node's id and its log: those of the directory, or new ones.
+///
+/// The id is random and lives with the data: a rebuilt node is a new node, because the old one's votes are forgotten. It is
+/// written only after its log exists; so where there is an id and no log, the log was lost, with votes and entries that
+/// others rely on.
+async fn identity(world: &World, dir: &Path, wal_dir: &Path, configured: Option<Uuid>) -> Result<(Uuid, Wal)> {
+    let path = dir.join("node-id");
+    let kept = read_node_id(world, &path).await?;
+    match (kept, configured) {
+        (Some(kept), Some(configured)) if kept != configured => Err(Error::Operator(format!(
+            "node_id is configured as {configured}, but the data in {} belongs to node {kept}: remove the setting, or \
+             start with an empty directory",
+            dir.display()
+        ))),
+        (Some(kept), _) if !Wal::exists(world, wal_dir).await? => Err(Error::Operator(format!(
+            "the log of node {kept} is gone: {} holds none. Put back the whole of {}, or move it away and start as a new \
+             node",
+            wal_dir.display(),
+            dir.display()
+        ))),
+        (Some(kept), _) => Ok((kept, Wal::open(world, wal_dir).await?)),
+        (None, configured) => {
+            let wal = Wal::open(world, wal_dir).await?;
+            let id = configured.unwrap_or_else(|| world.entropy.uuid());
+            write_node_id(world, dir, &path, id)
+                .await
+                .map_err(|e| Error::io(format!("cannot write {}", path.display()), &e))?;
+            Ok((id, wal))
+        }
+    }
+}
+
+async fn read_node_id(world: &World, path: &Path) -> Result<Option<Uuid>> {
+    let failed = |e: std::io::Error| Error::io(format!("cannot read {}", path.display()), &e);
+    let file = match world.disk.open(path, OpenMode::Read).await {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(e)),
+    };
+    let text = file.read_at(0, 64).await.map_err(failed)?;
+    let id = Uuid::try_parse(String::from_utf8_lossy(&text).trim()).map_err(|_| {
+        let path = path.display();
+        Error::Operator(format!("{path} does not hold a node id (a UUID): put back the file that belongs to this data"))
+    })?;
+    Ok(Some(id))
+}
+
+/// Whole or not at all: written beside, synced, then renamed.
+async fn write_node_id(world: &World, dir: &Path, path: &Path, id: Uuid) -> std::io::Result<()> {
+    let beside = dir.join("node-id.tmp");
+    match world.disk.remove(&beside).await {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
+        _ => {}
+    }
+    let file = world.disk.open(&beside, OpenMode::Create).await?;
+    file.write_and_sync(0, format!("{id}\n").into_bytes()).await?;
+    world.disk.rename(&beside, path).await?;
+    world.disk.sync_dir(dir).await
+}

@@ -1,0 +1,3 @@
+//! What a node tells its operator. So far: logs.
+
+pub mod log;
