@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use axum::http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use super::{Call, HttpConfig, Outcome, reply};
 use crate::agent::Identity;

@@ -2,11 +2,13 @@
 
 use std::pin::{Pin, pin};
 
-use axum::body::{Body, Bytes, HttpBody};
-use axum::http::header::EXPECT;
-use axum::http::{HeaderMap, StatusCode};
+use axum_core::body::Body;
+use bytes::Bytes;
 use futures_util::future::poll_immediate;
+use http::header::EXPECT;
+use http::{HeaderMap, StatusCode};
 use http_body_util::BodyExt;
+use hyper::body::Body as HttpBody;
 
 use super::reply::Failure;
 use crate::limits;

@@ -7,7 +7,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use axum::http::{HeaderMap, StatusCode, Uri};
+use http::{HeaderMap, StatusCode, Uri};
 
 use super::reply::Failure;
 use crate::agent::{Consistency, ReadOptions};

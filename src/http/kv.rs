@@ -1,7 +1,7 @@
 //! `/v1/kv`: read, write and delete keys (consul.md 2.1).
 
-use axum::body::Body;
-use axum::http::{HeaderValue, StatusCode};
+use axum_core::body::Body;
+use http::{HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::body::{self, Limit};

@@ -23,7 +23,7 @@ mod testing;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::http::request::Parts;
+use http::request::Parts;
 use tokio::sync::watch;
 
 use crate::agent::{Agent, Answer, Found, ReadOptions, Scope};

@@ -5,18 +5,19 @@ use std::convert::Infallible;
 use std::fmt;
 use std::io::Write;
 
-use axum::body::{Body, Bytes};
-use axum::http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum_core::body::Body;
+use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
 use crate::agent::Answer;
 use crate::error::Error;
 use crate::limits;
 
 /// An answer on its way out.
-pub type Response = axum::http::Response<Body>;
+pub type Response = http::Response<Body>;
 
 /// The index of what was read: what `?index=` waits beyond. Never 0.
 pub const INDEX: HeaderName = HeaderName::from_static("x-consul-index");
@@ -165,7 +166,7 @@ pub fn json_chunks(
 pub fn raw(request: &HeaderMap, mut headers: HeaderMap, value: Bytes) -> Response {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
-    headers.insert(axum::http::header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
+    headers.insert(http::header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("sandbox"));
     whole(request, headers, value)
 }
 
@@ -237,7 +238,7 @@ mod tests {
     use std::io::Read;
     use std::time::Duration;
 
-    use axum::http::header::CONTENT_LENGTH;
+    use http::header::CONTENT_LENGTH;
     use http_body_util::BodyExt;
 
     use super::*;

@@ -1,18 +1,16 @@
 //! Everything that is served, in one table. The router, 405 and `Allow`, `OPTIONS`, and the hint of a 404 come from it.
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::Router;
-use axum::body::Body;
-use axum::extract::Request;
-use axum::http::header::{ALLOW, LOCATION};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use tower::service_fn;
+use axum_core::body::Body;
+use axum_core::extract::Request;
+use http::header::{ALLOW, LOCATION};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::reply::{self, Response};
+use super::server::Answers;
 use super::{Call, Edge, Outcome, agent, kv, status};
 
 /// A handler's answer in the making.
@@ -82,29 +80,40 @@ pub static ROUTES: &[Route] = &[
     },
 ];
 
-/// The router over the table.
-pub(crate) fn router(edge: &Arc<Edge>) -> Router {
-    let acl_policy = HeaderValue::from_static(edge.config.default_acl_policy);
-    let mut paths: Vec<&'static str> = ROUTES.iter().map(|route| route.path).collect();
-    paths.dedup();
-    let mut router = Router::new();
-    for path in paths {
-        let endpoint = Arc::new(Endpoint::new(path, edge.clone(), acl_policy.clone()));
-        let service = service_fn(move |request: Request| {
-            let endpoint = endpoint.clone();
-            async move { Ok::<_, Infallible>(endpoint.serve(request).await) }
-        });
-        // `{*key}` stands for at least one byte, but the empty key is a key too: the prefix of all.
-        if let Some(prefix) = prefix(path) {
-            router = router.route_service(prefix, service.clone());
+/// The table, ready to be looked up. The radix tree is axum's own; axum's router around it cost as much per request as the
+/// handler (docs/performance.md).
+pub(crate) struct Router {
+    endpoints: matchit::Router<Endpoint>,
+    acl_policy: HeaderValue,
+}
+
+impl Router {
+    /// The router of a node.
+    pub fn new(edge: &Arc<Edge>) -> Self {
+        let mut endpoints = matchit::Router::new();
+        let mut paths: Vec<&'static str> = ROUTES.iter().map(|route| route.path).collect();
+        paths.dedup();
+        for pattern in paths {
+            // `{*key}` stands for at least one byte, but the empty key is a key too: the prefix of all.
+            for path in prefix(pattern).into_iter().chain([pattern]) {
+                endpoints
+                    .insert(path, Endpoint::new(pattern, edge.clone()))
+                    .expect("the table's paths are distinct and well formed");
+            }
         }
-        router = router.route_service(path, service);
+        Router { endpoints, acl_policy: HeaderValue::from_static(edge.config.default_acl_policy) }
     }
-    router.fallback_service(service_fn(move |request: Request| {
-        let mut response = unknown(&request);
-        response.headers_mut().insert(reply::DEFAULT_ACL_POLICY, acl_policy.clone());
-        std::future::ready(Ok::<_, Infallible>(response))
-    }))
+}
+
+impl Answers for Router {
+    async fn answer(&self, request: Request) -> Response {
+        let mut response = match self.endpoints.at(request.uri().path()) {
+            Ok(found) => found.value.serve(request).await,
+            Err(_) => unknown(&request),
+        };
+        response.headers_mut().insert(reply::DEFAULT_ACL_POLICY, self.acl_policy.clone());
+        response
+    }
 }
 
 /// What comes before the `{*key}`, if there is one.
@@ -122,20 +131,19 @@ struct Endpoint {
     routes: Vec<&'static Route>,
     /// `OPTIONS,GET,…`
     allow: HeaderValue,
-    acl_policy: HeaderValue,
 }
 
 impl Endpoint {
-    fn new(path: &str, edge: Arc<Edge>, acl_policy: HeaderValue) -> Self {
+    fn new(path: &str, edge: Arc<Edge>) -> Self {
         let routes: Vec<&Route> = ROUTES.iter().filter(|route| route.path == path).collect();
         let allow = routes.iter().fold("OPTIONS".to_string(), |allow, route| allow + "," + route.method.as_str());
         let allow = HeaderValue::try_from(allow).expect("method names are header text");
-        Endpoint { edge, routes, allow, acl_policy }
+        Endpoint { edge, routes, allow }
     }
 
     async fn serve(&self, request: Request) -> Response {
         let method = request.method();
-        let mut response = match self.routes.iter().find(|route| route.method == *method) {
+        match self.routes.iter().find(|route| route.method == *method) {
             Some(route) => {
                 let (head, body) = request.into_parts();
                 (route.handler)(Call { edge: self.edge.clone(), head }, body).await
@@ -145,9 +153,7 @@ impl Endpoint {
                 let text = format!("method {method} not allowed");
                 self.allowing(reply::text(StatusCode::METHOD_NOT_ALLOWED, text))
             }
-        };
-        response.headers_mut().insert(reply::DEFAULT_ACL_POLICY, self.acl_policy.clone());
-        response
+        }
     }
 
     fn allowing(&self, mut response: Response) -> Response {

@@ -7,20 +7,20 @@
 mod tests;
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use axum::Router;
-use axum::body::Body;
+use axum_core::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::watch;
-use tower::Service;
 
 use super::patience::{Patience, Watched};
+use super::reply::Response;
 use super::{Edge, HttpConfig, routes};
 use crate::agent::Agent;
 use crate::error::{Error, Result};
@@ -49,7 +49,8 @@ pub async fn serve(agent: Agent, config: HttpConfig) -> Result<Server> {
     }
     let (stop, stopping) = watch::channel(false);
     let per_client = config.connections_per_client;
-    let router = routes::router(&Arc::new(Edge { agent, config, stopping: stopping.clone() }));
+    let edge = Arc::new(Edge { agent, config, stopping: stopping.clone() });
+    let router = Arc::new(routes::Router::new(&edge));
     let acceptor = Acceptor { world: world.clone(), router, stopping, open: Open::new(per_client) };
     for listener in listeners {
         world.spawn(acceptor.clone().accept(listener));
@@ -72,16 +73,29 @@ impl Server {
     }
 }
 
+/// Whom a connection's requests are handed to: the router, or what a test puts in its place.
+pub(super) trait Answers: Send + Sync + 'static {
+    /// Answers one request.
+    fn answer(&self, request: hyper::Request<Body>) -> impl Future<Output = Response> + Send;
+}
+
 /// What it takes to accept connections.
-#[derive(Clone)]
-struct Acceptor {
+struct Acceptor<R> {
     world: World,
-    router: Router,
+    router: Arc<R>,
     stopping: watch::Receiver<bool>,
     open: Arc<Open>,
 }
 
-impl Acceptor {
+// By hand: a derive would ask for a router that can be cloned.
+impl<R> Clone for Acceptor<R> {
+    fn clone(&self) -> Self {
+        let Acceptor { world, router, stopping, open } = self;
+        Acceptor { world: world.clone(), router: router.clone(), stopping: stopping.clone(), open: open.clone() }
+    }
+}
+
+impl<R: Answers> Acceptor<R> {
     async fn accept(mut self, listener: BoxListener) {
         loop {
             let accepted = tokio::select! {
@@ -123,15 +137,19 @@ impl Acceptor {
 
 /// One connection, from its first request to its end. The client's hanging up ends it at once, and with it the request
 /// that is being handled: hyper reads on while a handler runs, and drops the handler's future when the stream ends.
-async fn serve_connection(world: World, router: Router, mut stopping: watch::Receiver<bool>, stream: BoxStream) {
+async fn serve_connection<R: Answers>(
+    world: World,
+    router: Arc<R>,
+    mut stopping: watch::Receiver<bool>,
+    stream: BoxStream,
+) {
     let patience = Patience::new(world.clone());
     let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
         patience.busy();
-        let answering = router.clone().call(request.map(Body::new));
         async {
-            let answer = answering.await;
+            let answer = router.answer(request.map(Body::new)).await;
             patience.answered();
-            answer
+            Ok::<_, Infallible>(answer)
         }
     });
     let stream = TokioIo::new(Watched::new(stream, patience.clone()));

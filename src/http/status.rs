@@ -1,6 +1,6 @@
 //! `/v1/status`: who leads and who votes, as this server sees it.
 
-use axum::http::HeaderMap;
+use http::HeaderMap;
 
 use super::{Call, Outcome, reply};
 use crate::api::json;

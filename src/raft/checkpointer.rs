@@ -9,6 +9,7 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use openraft::async_runtime::WatchReceiver;
 use tokio::sync::Mutex;
 
@@ -25,8 +26,10 @@ use crate::world::World;
 pub(super) struct Checkpointer {
     world: World,
     store: Arc<dyn CheckpointStore>,
-    /// What the store holds. The lock makes an install and a checkpoint take turns.
-    stored: Mutex<View>,
+    /// What the store holds, and has synced.
+    stored: ArcSwap<View>,
+    /// Makes an install and a checkpoint take turns.
+    turn: Mutex<()>,
 }
 
 impl Checkpointer {
@@ -47,32 +50,33 @@ impl Checkpointer {
                 View { state, applied: meta.last_log_id, membership: meta.last_membership }
             }
         };
-        Ok(Checkpointer { world: world.clone(), store, stored: Mutex::new(stored) })
+        Ok(Checkpointer { world: world.clone(), store, stored: ArcSwap::from_pointee(stored), turn: Mutex::new(()) })
     }
 
-    /// What the store holds.
-    pub(super) async fn stored(&self) -> View {
-        self.stored.lock().await.clone()
+    /// What the store holds, and has synced: what survives if the process ends now.
+    pub(super) fn stored(&self) -> Arc<View> {
+        self.stored.load_full()
     }
 
     /// Makes the store hold `view`, or something newer; returns what it holds. Does not return before it is synced.
-    pub(super) async fn checkpoint(&self, view: &View) -> View {
-        let mut stored = self.stored.lock().await;
+    pub(super) async fn checkpoint(&self, view: &View) -> Arc<View> {
+        let _turn = self.turn.lock().await;
+        let stored = self.stored();
         // A snapshot may have been installed since this view was taken: never replace newer by older.
         if stored.applied < view.applied {
             let rows = Changes { older: stored.state.clone(), newer: view.state.clone() };
             self.persist(view, |meta| self.store.write(meta, Box::new(rows.clone()))).await;
-            *stored = view.clone();
+            self.stored.store(Arc::new(view.clone()));
         }
-        stored.clone()
+        self.stored()
     }
 
     /// Makes the store hold exactly `view`. Does not return before it is synced.
     pub(super) async fn install(&self, view: &View) {
-        let mut stored = self.stored.lock().await;
+        let _turn = self.turn.lock().await;
         let rows = Everything(view.state.clone());
         self.persist(view, |meta| self.store.install(meta, Box::new(rows.clone()))).await;
-        *stored = view.clone();
+        self.stored.store(Arc::new(view.clone()));
     }
 
     /// Tries until it succeeds.

@@ -98,7 +98,7 @@ impl Raft {
         observer: Arc<dyn Observer>,
     ) -> Result<Raft> {
         let checkpointer = Arc::new(Checkpointer::open(world, store).await?);
-        let stored = checkpointer.stored().await;
+        let stored = View::clone(&checkpointer.stored());
         if wal.purged().map(types::to_log_id) > stored.applied {
             return Err(Error::Operator(format!(
                 "the log begins after raft index {}, but the checkpoint ends at {}: one of them was lost or replaced. \

@@ -97,8 +97,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<Snapshot>> {
-        // Any state at or after the purged entry will do, and this one is at hand.
-        Ok(self.view.applied.map(|_| snapshot(&self.view)))
+        // Only what is synced: at its start openraft takes this for the snapshot behind which the log may be purged, and
+        // the state may be ahead of it by all that was replayed.
+        let stored = self.checkpointer.stored();
+        Ok(stored.applied.map(|_| snapshot(&stored)))
     }
 }
 
@@ -112,7 +114,8 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     type SnapshotData = State;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
-        Ok(snapshot(&self.checkpointer.checkpoint(&self.view).await))
+        let stored = self.checkpointer.checkpoint(&self.view).await;
+        Ok(snapshot(&stored))
     }
 }
 

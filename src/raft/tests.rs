@@ -102,6 +102,22 @@ fn a_checkpoint_lets_go_of_the_log_and_is_where_a_restart_begins() {
     });
 }
 
+/// Found by killing a server in a loop: what was replayed at the start was taken for a checkpoint, and the log went.
+#[test]
+fn what_is_replayed_at_the_start_is_no_checkpoint_to_purge_behind() {
+    run(|machine| async move {
+        let raft = machine.start().await.unwrap();
+        for number in 0..10 {
+            raft.propose(None, set(&format!("k{number}"), "v")).await.unwrap();
+        }
+        raft.shutdown().await;
+        let raft = machine.start().await.unwrap();
+        assert!(raft.view().applied_index() > Some(5), "committed entries are replayed");
+        raft.propose(None, set("after", "v")).await.unwrap();
+        assert_eq!(raft.inner.raft.data_metrics().borrow_watched().snapshot, None);
+    });
+}
+
 #[test]
 fn a_log_without_its_checkpoint_is_refused() {
     run(|mut machine| async move {

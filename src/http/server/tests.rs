@@ -8,6 +8,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::Router;
 use axum::routing::get;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, DuplexStream, ReadBuf, duplex};
 use tokio::sync::{Mutex, Notify, mpsc};
@@ -71,7 +72,7 @@ fn bench(per_client: usize) -> Bench {
     let router = Router::new().route("/", get(async || "hello")).route("/slow", get(handler));
     let (connect, queue) = mpsc::unbounded_channel();
     let (stop, stopping) = watch::channel(false);
-    let acceptor = Acceptor { world: world.clone(), router, stopping, open: Open::new(per_client) };
+    let acceptor = Acceptor { world: world.clone(), router: Arc::new(router), stopping, open: Open::new(per_client) };
     world.spawn(acceptor.accept(Box::new(Queue(Mutex::new(queue)))));
     Bench { clock, connect, server: Server { addrs: Vec::new(), stop }, slow }
 }
@@ -94,6 +95,13 @@ impl Bench {
 
     fn clock_now(&self) -> crate::world::Instant {
         crate::world::Clock::now(&*self.clock)
+    }
+}
+
+/// Handlers of the tests' own in the router's place.
+impl Answers for Router {
+    async fn answer(&self, request: hyper::Request<Body>) -> Response {
+        tower::ServiceExt::oneshot(self.clone(), request).await.unwrap_or_else(|never| match never {})
     }
 }
 
@@ -298,6 +306,7 @@ async fn no_bytes_bring_a_connection_down() {
     let (world, _clock) = test_world();
     let (_stop, stopping) = watch::channel(false);
     let router = Router::new().route("/", get(async || "hello").put(async |body: String| body));
+    let router = Arc::new(router);
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for round in 0..1000_usize {
         let put = b"PUT / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
