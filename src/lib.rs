@@ -14,6 +14,7 @@ pub mod http;
 pub mod limits;
 pub mod node;
 pub mod raft;
+pub mod rpc;
 pub mod state;
 pub mod storage;
 pub mod telemetry;

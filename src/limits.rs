@@ -158,6 +158,53 @@ pub const ELECTION: Duration = Duration::from_millis(1000);
 /// Consul's range for `performance.raft_multiplier`.
 pub const RAFT_MULTIPLIER: std::ops::RangeInclusive<u32> = 1..=10;
 
+// --- Between nodes ----------------------------------------------------------------------------------------------------
+
+/// Largest body of one frame, in bytes: an encoded entry and its envelope. A snapshot goes in many.
+pub const RPC_BODY: usize = 8 * MIB;
+/// A body up to this size is copied beside its head; a larger one is written from where it is.
+pub const RPC_COPIED_BODY: usize = KIB;
+/// Bytes made room for when a frame's head is believed; the rest of a large body makes its room as it arrives.
+pub const RPC_FIRST_READ: usize = 64 * KIB;
+/// Frames queued each way on one connection: what one write may carry.
+pub const RPC_QUEUE_FRAMES: usize = 256;
+/// Bytes queued each way on one connection: two of the largest frames, so that one is written while one waits.
+pub const RPC_QUEUE_BYTES: usize = 2 * RPC_BODY;
+/// Calls in flight on one connection; on the client more wait for their turn. Forwarded long polls count among them.
+pub const RPC_IN_FLIGHT: usize = 16_384;
+/// Calls of all peers that a node works on; more are answered "later".
+pub const RPC_CALLS: usize = 65_536;
+/// Bytes of the calls of all peers that a node works on; more are answered "later".
+pub const RPC_CALL_BYTES: usize = 256 * MIB;
+/// Longest text of an error that travels between nodes, in bytes.
+pub const RPC_ERROR_TEXT: usize = 4 * KIB;
+/// Connections of all peers: the largest cluster in use has a few thousand clients, each with one or two.
+pub const RPC_CONNECTIONS: usize = 8_192;
+/// Connections of one peer: calls and a few streams, twice, because lost ones take [`RPC_SILENCE`] to be noticed.
+pub const RPC_CONNECTIONS_PER_PEER: usize = 32;
+/// Connections whose handshake is not finished; more wait in the kernel's queue.
+pub const RPC_HANDSHAKES: usize = 256;
+/// How long a client tries to connect, handshake included: a lost SYN is sent again after one second.
+pub const RPC_CONNECT: Duration = Duration::from_secs(3);
+/// How long a server waits for the handshake of a new connection.
+pub const RPC_HANDSHAKE: Duration = Duration::from_secs(3);
+/// How long a side sends nothing before it sends a ping.
+pub const RPC_PING: Duration = Duration::from_secs(2);
+/// A peer that sends nothing for this long is gone: three pings lost.
+pub const RPC_SILENCE: Duration = Duration::from_secs(7);
+/// A peer that takes nothing of what we send for this long is cut off: longer than a disk's stall.
+pub const RPC_STALL: Duration = Duration::from_secs(20);
+/// First pause after a failed connection; each further failure doubles it, up to [`RPC_BACKOFF_CAP`].
+pub const RPC_BACKOFF_FIRST: Duration = Duration::from_millis(50);
+/// Longest pause between attempts to connect: a node that is back is noticed within it.
+pub const RPC_BACKOFF_CAP: Duration = Duration::from_secs(1);
+/// How long a finished stream waits for its peer to read the end, and a lost one for its handler to notice.
+pub const RPC_LINGER: Duration = Duration::from_secs(2);
+/// How long the server pauses when it cannot accept (no files left).
+pub const RPC_ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Peers that a pool remembers; the one unused for longest is forgotten first.
+pub const RPC_POOL: usize = 4_096;
+
 // --- Configuration ----------------------------------------------------------------------------------------------------
 
 /// Largest configuration file that is read.

@@ -98,7 +98,7 @@ impl Http {
     /// # Errors
     /// `Request` if the token holds bytes that no header may hold.
     pub fn new(world: World, address: Address, token: Option<&str>) -> Result<Http> {
-        let token = token.map(|token| {
+        let token = token.map(|token| -> Result<HeaderValue> {
             let mut value = HeaderValue::from_str(token)
                 .map_err(|_| Error::Request("the token holds characters that no token has".into()))?;
             value.set_sensitive(true);
