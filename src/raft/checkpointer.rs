@@ -106,22 +106,28 @@ impl Checkpointer {
 }
 
 /// Takes checkpoints as the log grows, and lets go of the log behind them. Runs until the node stops.
+///
+/// What is due is read off the log and the newest checkpoint each time, never counted: a count would begin anew with each
+/// restart, and a server that restarts often would never take a checkpoint.
 pub(super) async fn run(world: World, raft: OpenRaft, wal: Wal) {
-    let mut taken_at = world.clock.now();
-    let mut taken_bytes = wal.appended_bytes();
+    let mut asked = world.clock.now();
     let mut purged: Option<LogId> = None;
     loop {
         world.sleep(limits::CHECKPOINT_POLL).await;
-        let grown = wal.appended_bytes() - taken_bytes;
-        let waited = world.clock.now().since(taken_at);
-        if grown >= limits::CHECKPOINT_LOG_BYTES || (grown > 0 && waited >= limits::CHECKPOINT_INTERVAL) {
-            taken_at = world.clock.now();
-            taken_bytes += grown;
+        let (snapshot, applied) = {
+            let metrics = raft.data_metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.snapshot, metrics.last_applied)
+        };
+        let large = wal.index_keeping(limits::CHECKPOINT_LOG_BYTES) > snapshot.map(|log_id| log_id.index);
+        let old = world.clock.now().since(asked) >= limits::CHECKPOINT_INTERVAL;
+        if applied > snapshot && (large || old) {
+            asked = world.clock.now();
+            // openraft ignores this while a checkpoint is being taken.
             if raft.trigger().snapshot().await.is_err() {
                 return;
             }
         }
-        let snapshot = raft.data_metrics().borrow_watched().snapshot;
         if snapshot > purged {
             purged = snapshot;
             let upto = snapshot.map(|log_id| log_id.index).min(wal.index_keeping(limits::KEEP_LOG_BYTES));

@@ -118,6 +118,32 @@ fn what_is_replayed_at_the_start_is_no_checkpoint_to_purge_behind() {
     });
 }
 
+/// Found by killing a server in a loop: what had to be saved was counted from each start, so the log grew for ever.
+#[test]
+fn a_server_that_restarts_often_still_takes_checkpoints() {
+    run(|machine| async move {
+        let value = "v".repeat(256 * limits::KIB);
+        let half = limits::CHECKPOINT_LOG_BYTES as usize / value.len() / 2 + 1;
+        for life in 0..2 {
+            let raft = machine.start().await.unwrap();
+            for number in 0..half {
+                raft.propose(None, set(&format!("k{life}/{number}"), &value)).await.unwrap();
+            }
+            if life == 1 {
+                let taken = async {
+                    let mut metrics = raft.inner.raft.data_metrics();
+                    while metrics.borrow_and_update().snapshot.is_none() {
+                        metrics.changed().await.unwrap();
+                    }
+                };
+                // A guard shorter than the interval after which a checkpoint is taken anyway.
+                machine.world.timeout(limits::CHECKPOINT_INTERVAL / 2, taken).await.expect("a checkpoint by size");
+            }
+            raft.shutdown().await;
+        }
+    });
+}
+
 #[test]
 fn a_log_without_its_checkpoint_is_refused() {
     run(|mut machine| async move {
