@@ -35,7 +35,7 @@ mod tests {
     fn a_second_process_is_refused_until_the_first_lets_go() {
         let dirs = [Path::new("/data").to_path_buf(), tempfile::tempdir().unwrap().path().join("data")];
         let memory: Arc<dyn crate::world::Disk> = Arc::new(MemoryDisk::default());
-        for (dir, disk) in dirs.iter().zip([memory, Arc::new(real::RealDisk)]) {
+        for (dir, disk) in dirs.iter().zip([memory, Arc::new(real::RealDisk::new())]) {
             let outcome = real::block_on(|mut world| async move {
                 world.disk = disk;
                 let first = lock(&world, dir).await.unwrap();

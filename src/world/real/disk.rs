@@ -1,17 +1,63 @@
-//! Files through system calls, on tokio's threads for blocking work.
+//! Files through system calls, on tokio's threads for blocking work; the log's synced writes on a thread of their own.
+//!
+//! A durable write waits for its sync, and one client's waits for nothing else: there each wake-up between threads counts.
+//! A thread that does only this takes half the wake-ups of the shared pool (docs/performance.md).
 
 use std::fs::{self, OpenOptions};
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 
 use async_trait::async_trait;
+use tokio::sync::oneshot;
 
 use crate::world::{Disk, File, Lock, OpenMode};
 
 /// The machine's file systems.
-pub struct RealDisk;
+pub struct RealDisk {
+    syncer: Syncer,
+}
+
+impl RealDisk {
+    /// The disk, with its thread for synced writes. The thread ends when the disk and its files are dropped.
+    #[expect(clippy::new_without_default, reason = "a default that starts a thread would surprise")]
+    pub fn new() -> Self {
+        RealDisk { syncer: Syncer::start() }
+    }
+}
+
+/// The thread that writes and syncs, in the order of the requests.
+#[derive(Clone)]
+struct Syncer(mpsc::Sender<Synced>);
+
+/// One synced write.
+struct Synced {
+    file: Arc<fs::File>,
+    offset: u64,
+    bytes: Vec<u8>,
+    done: oneshot::Sender<io::Result<Vec<u8>>>,
+}
+
+impl Syncer {
+    fn start() -> Self {
+        let (send, requests) = mpsc::channel::<Synced>();
+        std::thread::Builder::new()
+            .name("disk".into())
+            .spawn(move || requests.into_iter().for_each(Synced::run))
+            // As for any thread at the start of a process: without it there is nothing to go on with.
+            .expect("the operating system starts a thread");
+        Syncer(send)
+    }
+}
+
+impl Synced {
+    fn run(self) {
+        let written = self.file.write_all_at(&self.bytes, self.offset).and_then(|()| self.file.sync_data());
+        // Whoever asked may be gone; the write has happened all the same.
+        let _ = self.done.send(written.map(|()| self.bytes));
+    }
+}
 
 /// Runs a system call where it may block.
 async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
@@ -21,11 +67,12 @@ async fn off_thread<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Se
 #[async_trait]
 impl Disk for RealDisk {
     async fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn File>> {
-        let path = path.to_path_buf();
+        let (path, syncer) = (path.to_path_buf(), self.syncer.clone());
         off_thread(move || {
             let mut options = OpenOptions::new();
             options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::Create);
-            Ok(Arc::new(RealFile(Arc::new(options.open(path)?))) as Arc<dyn File>)
+            let file = Arc::new(options.open(path)?);
+            Ok(Arc::new(RealFile { file, syncer }) as Arc<dyn File>)
         })
         .await
     }
@@ -78,17 +125,20 @@ impl Disk for RealDisk {
 struct RealLock(#[expect(dead_code, reason = "held, not read: the lock ends when the file is closed")] fs::File);
 impl Lock for RealLock {}
 
-struct RealFile(Arc<fs::File>);
+struct RealFile {
+    file: Arc<fs::File>,
+    syncer: Syncer,
+}
 
 #[async_trait]
 impl File for RealFile {
     async fn size(&self) -> io::Result<u64> {
-        let file = self.0.clone();
+        let file = self.file.clone();
         off_thread(move || Ok(file.metadata()?.len())).await
     }
 
     async fn read_at(&self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-        let file = self.0.clone();
+        let file = self.file.clone();
         off_thread(move || {
             let mut bytes = vec![0; len];
             let mut filled = 0;
@@ -107,22 +157,20 @@ impl File for RealFile {
     }
 
     async fn write_at(&self, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
-        let file = self.0.clone();
+        let file = self.file.clone();
         off_thread(move || file.write_all_at(&bytes, offset)).await
     }
 
     async fn sync(&self) -> io::Result<()> {
-        let file = self.0.clone();
+        let file = self.file.clone();
         off_thread(move || file.sync_data()).await
     }
 
     async fn write_and_sync(&self, offset: u64, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
-        let file = self.0.clone();
-        off_thread(move || {
-            file.write_all_at(&bytes, offset)?;
-            file.sync_data()?;
-            Ok(bytes)
-        })
-        .await
+        let (done, written) = oneshot::channel();
+        let request = Synced { file: self.file.clone(), offset, bytes, done };
+        let ended = || io::Error::other("the disk's thread has ended");
+        self.syncer.0.send(request).map_err(|_| ended())?;
+        written.await.map_err(|_| ended())?
     }
 }

@@ -25,7 +25,7 @@ pub fn world() -> World {
     World {
         clock: Arc::new(RealClock::new()),
         net: Arc::new(RealNetwork),
-        disk: Arc::new(RealDisk),
+        disk: Arc::new(RealDisk::new()),
         entropy: Arc::new(RealEntropy),
         spawn: Arc::new(RealSpawn),
     }
