@@ -16,7 +16,7 @@ use faulty_checkpoint::{Checkpoint, Fault, FaultyCheckpoint, FaultyDisk};
 use proptest::prelude::*;
 use quorate::error::{Error, Result};
 use quorate::storage::CheckpointStore;
-use quorate::storage::checkpoint::{CheckpointRow, FjallCheckpoint, MemoryCheckpoint};
+use quorate::storage::checkpoint::{CheckpointRow, FjallCheckpoint, MemoryCheckpoint, Rows};
 use quorate::world::{World, real};
 use tempfile::TempDir;
 
@@ -271,7 +271,7 @@ impl Subject for FjallSubject {
         let current = self.generation();
         let tables = self.path(current).join("keyspaces/1/tables");
         let taken = tables.with_extension("taken");
-        let obstacle = self.path(format!("{}{}", current + 1, if how % 2 == 0 { "" } else { ".new" }));
+        let obstacle = self.path(format!("{}{}", current + 1, if how.is_multiple_of(2) { "" } else { ".new" }));
         if current > 0 {
             fs::rename(&tables, &taken).unwrap();
         }
@@ -329,7 +329,7 @@ fn crash_image(dir: &Path) -> TempDir {
     }
 }
 
-fn rows(keys: std::ops::Range<u32>, fill: u8) -> Box<Vec<CheckpointRow>> {
+fn rows(keys: std::ops::Range<u32>, fill: u8) -> Box<dyn Rows> {
     let row = |key: u32| CheckpointRow { table: 1, key: key.to_be_bytes().to_vec(), row: Some(vec![fill; 300]) };
     Box::new(keys.map(row).collect())
 }

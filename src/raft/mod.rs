@@ -197,7 +197,7 @@ impl Raft {
     pub fn stats(&self) -> BTreeMap<&'static str, String> {
         let inner = &*self.inner;
         let data = inner.raft.data_metrics();
-        let (data, server) = (data.borrow_watched(), inner.raft.server_metrics().borrow_watched().clone());
+        let (data, server) = (data.borrow_watched(), inner.raft.metrics().borrow_watched().clone());
         let index = |log_id: Option<types::LogId>| log_id.map_or(0, |log_id| log_id.index).to_string();
         BTreeMap::from([
             ("applied_index", index(data.last_applied)),
@@ -209,7 +209,7 @@ impl Raft {
             ("log_bytes", inner.wal.bytes().to_string()),
             ("num_peers", self.voters().len().saturating_sub(1).to_string()),
             ("state", format!("{:?}", server.state)),
-            ("term", server.vote.leader_id.term.to_string()),
+            ("term", server.current_term.to_string()),
         ])
     }
 
