@@ -158,6 +158,46 @@ pub const ELECTION: Duration = Duration::from_millis(1000);
 /// Consul's range for `performance.raft_multiplier`.
 pub const RAFT_MULTIPLIER: std::ops::RangeInclusive<u32> = 1..=10;
 
+/// Servers of one cluster, at most: what a list of them may make us remember.
+pub const MAX_SERVERS: usize = 64;
+/// Longest name and longest address of a server that is taken from another, in bytes.
+pub const MEMBER_TEXT: usize = 256;
+/// Entries in one append message; openraft's own default is below it.
+pub const APPEND_ENTRIES: usize = 1024;
+/// Bytes of entries in one append message; one larger entry is a message of its own.
+pub const APPEND_BYTES: usize = MIB;
+/// Append messages that a follower has not answered yet; more wait.
+pub const APPENDS_IN_FLIGHT: usize = 64;
+/// How long a follower may take to answer an append: longer than a disk's stall, shorter than nobody's patience.
+pub const APPEND_WAIT: Duration = Duration::from_secs(5);
+/// Bytes of one chunk of a snapshot. One larger row is a chunk of its own.
+pub const SNAPSHOT_CHUNK: usize = MIB;
+/// Bytes of a snapshot that are encoded ahead of the network.
+pub const SNAPSHOT_WINDOW: usize = 64 * MIB;
+/// How long a snapshot may stand still on its way.
+pub const SNAPSHOT_WAIT: Duration = Duration::from_secs(20);
+/// How long a server may take to store a whole snapshot.
+pub const SNAPSHOT_INSTALL: Duration = Duration::from_secs(600);
+/// How long a request is repeated, under one request id, until its outcome is known. Far below half of
+/// [`REQUEST_MEMORY`], and below [`CLIENT_PATIENCE`].
+pub const FORWARD_WAIT: Duration = Duration::from_secs(17);
+/// Pause before a request is given to the leader again.
+pub const FORWARD_RETRY: Duration = Duration::from_millis(25);
+/// How long a question to another server about the cluster may take.
+pub const GREETING_WAIT: Duration = Duration::from_secs(3);
+/// How long a greeted server is remembered: a few rounds.
+pub const GREETING_MEMORY: Duration = Duration::from_secs(10);
+/// Pause between rounds of greetings while anyone answers.
+pub const GREETING_PAUSE: Duration = Duration::from_millis(500);
+/// How often a leader looks for learners that have caught up.
+pub const PROMOTE_POLL: Duration = Duration::from_millis(200);
+/// Entries that a learner may be behind when it becomes a voter.
+pub const PROMOTE_LAG: u64 = 200;
+/// How long a change of the membership may take.
+pub const MEMBERSHIP_WAIT: Duration = Duration::from_secs(15);
+/// How long a leader waits for the one it has handed over to.
+pub const HAND_OVER_WAIT: Duration = Duration::from_secs(3);
+
 // --- Between nodes ----------------------------------------------------------------------------------------------------
 
 /// Largest body of one frame, in bytes: an encoded entry and its envelope. A snapshot goes in many.

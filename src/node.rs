@@ -5,7 +5,7 @@
 //!
 //! Start with [`start`].
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -16,15 +16,19 @@ use crate::agent::{Agent, Identity, Settings, Watches};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::http::{self, HttpConfig};
-use crate::raft::{Member, Options, Raft};
+use crate::raft::{self, Cluster, Finding, Member, Options, Raft};
+use crate::rpc;
 use crate::storage::checkpoint::{CheckpointStore, FjallCheckpoint, MemoryCheckpoint};
 use crate::storage::{self, Wal};
-use crate::world::{Lock, MemoryDisk, OpenMode, World};
+use crate::world::{Lock, MemoryDisk, World};
 
 /// Opens the checkpoint store in a directory. It is the one part of a node that a [`World`] cannot give, because fjall
 /// opens files and runs threads itself.
 pub type OpenCheckpoint =
     Box<dyn FnOnce(World, PathBuf) -> BoxFuture<'static, Result<Arc<dyn CheckpointStore>>> + Send>;
+
+/// The port of other servers whose address names none.
+const SERVER_PORT: u16 = 8300;
 
 /// A node that runs.
 pub struct Node {
@@ -32,6 +36,8 @@ pub struct Node {
     raft: Raft,
     agent: Agent,
     http: http::Server,
+    /// `None` if its port is switched off: then this server is alone.
+    rpc: Option<rpc::Server>,
     /// Held until the node has stopped: no second process may use the directory.
     _lock: Box<dyn Lock>,
 }
@@ -74,8 +80,11 @@ pub async fn start_with(mut world: World, config: Config, open_checkpoint: OpenC
 
     let interfaces = world.net.interfaces().map_err(|e| Error::io("cannot list this machine's addresses", &e))?;
     let advertise = config.advertise_addr(&interfaces)?;
+    let cluster = Cluster::open(&world, &dir, id).await?;
+    let service = raft::Service::default();
+    let rpc = serve_rpc(&world, &config, &cluster, service.clone()).await?;
     // Switched off, it is shown as what it is: no port.
-    let server_port = config.ports.server.unwrap_or(0);
+    let server_port = rpc.as_ref().map_or(0, |rpc| rpc.addr.port());
     let identity = Identity {
         id,
         name: config.node_name.clone(),
@@ -87,16 +96,49 @@ pub async fn start_with(mut world: World, config: Config, open_checkpoint: OpenC
     };
     let watches = Watches::default();
     let options = Options {
-        id,
+        cluster,
         member: Member { name: config.node_name.clone(), address: SocketAddr::new(advertise, server_port).to_string() },
         bootstrap: config.bootstrap || config.bootstrap_expect == 1,
         multiplier: config.performance.raft_multiplier,
+        finding: finding(&config),
     };
     let raft = Raft::start(&world, options, wal, store, watches.observer()).await?;
+    service.open(raft.clone());
     let settings = Settings { default_query_time: config.default_query_time, max_query_time: config.max_query_time };
     let agent = Agent::new(&world, identity, settings, raft.clone(), watches);
     let http = http::serve(agent.clone(), http_config(&config)).await?;
-    Ok(Node { id, raft, agent, http, _lock: lock })
+    Ok(Node { id, raft, agent, http, rpc, _lock: lock })
+}
+
+/// Listens for other servers: on `bind_addr`, else on every address; with `-dev` on loopback, because nobody else is meant.
+async fn serve_rpc(
+    world: &World,
+    config: &Config,
+    cluster: &Cluster,
+    service: raft::Service,
+) -> Result<Option<rpc::Server>> {
+    let Some(port) = config.ports.server else { return Ok(None) };
+    let any = if config.dev { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { IpAddr::V4(Ipv4Addr::UNSPECIFIED) };
+    let addr = SocketAddr::new(config.bind_addr.unwrap_or(any), port);
+    if !addr.ip().is_loopback() {
+        tracing::warn!(
+            %addr,
+            "the port for other servers listens beyond this machine without TLS: whoever reaches it can read and change \
+             everything; let only the cluster's servers reach it"
+        );
+    }
+    rpc::serve(world, addr, cluster.identity(), Arc::new(service)).await.map(Some)
+}
+
+fn finding(config: &Config) -> Finding {
+    let join = &config.join;
+    Finding {
+        expect: config.bootstrap_expect,
+        addresses: join.retry_join.iter().chain(&join.start_join).cloned().collect(),
+        port: config.ports.server.unwrap_or(SERVER_PORT),
+        interval: join.retry_interval,
+        most: join.retry_max,
+    }
 }
 
 fn http_config(config: &Config) -> HttpConfig {
@@ -123,6 +165,11 @@ impl Node {
         self.http.addrs()
     }
 
+    /// Where it listens for other servers; `None` if that is switched off.
+    pub fn rpc_addr(&self) -> Option<SocketAddr> {
+        self.rpc.as_ref().map(|rpc| rpc.addr)
+    }
+
     /// Its agent.
     pub fn agent(&self) -> &Agent {
         &self.agent
@@ -133,10 +180,24 @@ impl Node {
         self.raft.failed().await
     }
 
-    /// Stops taking requests, lets those under way finish, and stops.
+    /// Gives up its place in the cluster, so that the others need it for no majority. Call [`Node::shutdown`] afterwards.
+    ///
+    /// # Errors
+    /// As [`Raft::remove`]; the last server cannot leave.
+    pub async fn leave(&self) -> Result<()> {
+        self.raft.step_down().await;
+        self.raft.remove(self.id).await
+    }
+
+    /// Hands over the lead, stops taking requests, lets those under way finish, and stops.
     pub async fn shutdown(self) {
+        // First, while clients are still served: what they ask for meanwhile goes to the next leader.
+        self.raft.step_down().await;
         self.http.shutdown().await;
         self.raft.shutdown().await;
+        if let Some(rpc) = self.rpc {
+            rpc.shutdown().await;
+        }
     }
 }
 
@@ -146,8 +207,7 @@ impl Node {
 /// written only after its log exists; so where there is an id and no log, the log was lost, with votes and entries that
 /// others rely on.
 async fn identity(world: &World, dir: &Path, wal_dir: &Path, configured: Option<Uuid>) -> Result<(Uuid, Wal)> {
-    let path = dir.join("node-id");
-    let kept = read_node_id(world, &path).await?;
+    let kept = raft::read_id(world, dir, "node-id").await?;
     match (kept, configured) {
         (Some(kept), Some(configured)) if kept != configured => Err(Error::Operator(format!(
             "node_id is configured as {configured}, but the data in {} belongs to node {kept}: remove the setting, or \
@@ -164,38 +224,10 @@ async fn identity(world: &World, dir: &Path, wal_dir: &Path, configured: Option<
         (None, configured) => {
             let wal = Wal::open(world, wal_dir).await?;
             let id = configured.unwrap_or_else(|| world.entropy.uuid());
-            write_node_id(world, dir, &path, id)
+            raft::write_id(world, dir, "node-id", id)
                 .await
-                .map_err(|e| Error::io(format!("cannot write {}", path.display()), &e))?;
+                .map_err(|e| Error::io(format!("cannot write the node's id in {}", dir.display()), &e))?;
             Ok((id, wal))
         }
     }
-}
-
-async fn read_node_id(world: &World, path: &Path) -> Result<Option<Uuid>> {
-    let failed = |e: std::io::Error| Error::io(format!("cannot read {}", path.display()), &e);
-    let file = match world.disk.open(path, OpenMode::Read).await {
-        Ok(file) => file,
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(e) => return Err(failed(e)),
-    };
-    let text = file.read_at(0, 64).await.map_err(failed)?;
-    let id = Uuid::try_parse(String::from_utf8_lossy(&text).trim()).map_err(|_| {
-        let path = path.display();
-        Error::Operator(format!("{path} does not hold a node id (a UUID): put back the file that belongs to this data"))
-    })?;
-    Ok(Some(id))
-}
-
-/// Whole or not at all: written beside, synced, then renamed.
-async fn write_node_id(world: &World, dir: &Path, path: &Path, id: Uuid) -> std::io::Result<()> {
-    let beside = dir.join("node-id.tmp");
-    match world.disk.remove(&beside).await {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let file = world.disk.open(&beside, OpenMode::Create).await?;
-    file.write_and_sync(0, format!("{id}\n").into_bytes()).await?;
-    world.disk.rename(&beside, path).await?;
-    world.disk.sync_dir(dir).await
 }

@@ -54,7 +54,8 @@ fn start_dev_node() -> SocketAddr {
     std::thread::spawn(move || {
         real::block_on(|world| async move {
             let port = FlagValue { flag: "-http-port", key: "ports.http", value: 0.into() };
-            let flags = Flags { dev: true, scalars: vec![port], ..Flags::default() };
+            let rpc = FlagValue { flag: "-server-port", key: "ports.server", value: (-1).into() };
+            let flags = Flags { dev: true, scalars: vec![port, rpc], ..Flags::default() };
             let config = Config::load(&world, &flags).await.unwrap();
             let mut node = quorate::node::start(world, config).await.unwrap();
             send.send(node.http_addrs()[0]).unwrap();

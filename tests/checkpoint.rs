@@ -16,7 +16,7 @@ use faulty_checkpoint::{Checkpoint, Fault, FaultyCheckpoint, FaultyDisk};
 use proptest::prelude::*;
 use quorate::error::{Error, Result};
 use quorate::storage::CheckpointStore;
-use quorate::storage::checkpoint::{CheckpointRow, FjallCheckpoint, MemoryCheckpoint, Rows};
+use quorate::storage::checkpoint::{CheckpointRow, FjallCheckpoint, MemoryCheckpoint};
 use quorate::world::{World, real};
 use tempfile::TempDir;
 
@@ -329,7 +329,8 @@ fn crash_image(dir: &Path) -> TempDir {
     }
 }
 
-fn rows(keys: std::ops::Range<u32>, fill: u8) -> Box<dyn Rows> {
+#[expect(clippy::box_collection, reason = "the store takes boxed rows, and some tests change them first")]
+fn rows(keys: std::ops::Range<u32>, fill: u8) -> Box<Vec<CheckpointRow>> {
     let row = |key: u32| CheckpointRow { table: 1, key: key.to_be_bytes().to_vec(), row: Some(vec![fill; 300]) };
     Box::new(keys.map(row).collect())
 }

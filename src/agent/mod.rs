@@ -21,6 +21,7 @@ use crate::raft::{Observer, Raft};
 use crate::state::{Command, RequestId, Response};
 use crate::world::World;
 
+pub use crate::raft::Server;
 pub use query::{Answer, Consistency, Found, ReadOptions};
 pub use watch::Scope;
 
@@ -108,6 +109,30 @@ impl Agent {
     /// `ip:port` of every voting server's rpc port.
     pub fn peers(&self) -> Vec<String> {
         self.inner.raft.voters().into_iter().map(|(_, member)| member.address).collect()
+    }
+
+    /// The servers of the cluster as its leader knows them; with `stale` as this node does.
+    ///
+    /// # Errors
+    /// As [`Raft::servers`].
+    pub async fn servers(&self, stale: bool) -> Result<Vec<Server>> {
+        self.inner.raft.servers(stale).await
+    }
+
+    /// Removes a server from the cluster.
+    ///
+    /// # Errors
+    /// As [`Raft::remove`].
+    pub async fn remove_server(&self, id: Uuid) -> Result<()> {
+        self.inner.raft.remove(id).await
+    }
+
+    /// Has another server lead: the one given, or the one that has most of the log.
+    ///
+    /// # Errors
+    /// As [`Raft::hand_over`].
+    pub async fn hand_over(&self, to: Option<Uuid>) -> Result<()> {
+        self.inner.raft.hand_over(to).await
     }
 
     /// Who this node is.

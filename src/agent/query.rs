@@ -104,7 +104,9 @@ impl Agent {
 
     async fn view(&self, options: &ReadOptions) -> Result<Arc<View>> {
         let stale = options.consistency == Consistency::Stale || options.max_stale.is_some();
-        if stale && options.max_stale.is_none_or(|max| self.last_contact().is_some_and(|contact| contact <= max)) {
+        if stale
+            && options.max_stale.is_none_or(|max| self.inner.raft.last_contact().is_some_and(|contact| contact <= max))
+        {
             return Ok(self.inner.raft.view());
         }
         self.inner.raft.linearizable().await
@@ -124,18 +126,13 @@ impl Agent {
     }
 
     fn answer<T>(&self, found: Found<T>) -> Answer<T> {
-        let contact = self.last_contact();
+        let contact = self.inner.raft.last_contact();
         Answer {
             value: found.value,
             index: found.index.max(1),
-            known_leader: self.inner.raft.leader().is_some(),
+            known_leader: self.inner.raft.knows_leader(),
             last_contact: contact.unwrap_or_default(),
         }
-    }
-
-    /// How long ago this server heard from the leader; nothing on the leader itself, `None` if there is none.
-    fn last_contact(&self) -> Option<Duration> {
-        self.inner.raft.is_leader().then_some(Duration::ZERO)
     }
 }
 

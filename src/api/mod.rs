@@ -9,6 +9,7 @@ pub mod agent;
 pub mod duration;
 pub mod json;
 pub mod kv;
+pub mod operator;
 
 /// The text of a 500 that Consul's clients take for "try again": there is no leader, or it cannot be reached.
 pub const NO_LEADER: &str = "No cluster leader";

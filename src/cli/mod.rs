@@ -13,6 +13,7 @@ mod completion;
 mod context;
 mod http_flags;
 mod kv;
+mod operator;
 mod version;
 
 #[cfg(test)]
@@ -51,6 +52,9 @@ enum Command {
     /// Reads and writes keys
     #[command(subcommand)]
     Kv(kv::Kv),
+    /// Looks after the cluster
+    #[command(subcommand)]
+    Operator(operator::Operator),
     /// Prints the version
     Version(version::Version),
 }
@@ -121,6 +125,7 @@ async fn dispatch(cx: &mut Context, command: Command) -> anyhow::Result<ExitCode
         Command::Bench(bench) => bench::run(cx, bench).await,
         Command::Completion(completion) => completion::run(cx, &completion),
         Command::Kv(kv) => kv::run(cx, kv).await,
+        Command::Operator(operator) => operator::run(cx, operator).await,
         Command::Version(version) => version::run(cx, &version),
     }
 }

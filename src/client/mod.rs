@@ -9,6 +9,7 @@
 pub mod address;
 pub mod http;
 pub mod kv;
+pub mod operator;
 mod status;
 
 #[cfg(test)]

@@ -24,7 +24,7 @@ impl Http {
         self.get_json("/v1/status/peers").await
     }
 
-    async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
+    pub(super) async fn get_json<T: DeserializeOwned>(&self, path: &str) -> Result<T> {
         let reply = self.send(Request::new(Method::GET, path.into())).await?;
         if reply.status != StatusCode::OK {
             return Err(reply.error(self.address()));

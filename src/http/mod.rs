@@ -4,7 +4,7 @@
 //! size, wait and count is bounded before anything is allocated for it.
 //!
 //! Start with [`routes`], the one table of everything that is served. Then a request's way: [`server`] accepts,
-//! [`extract`] reads path and parameters, [`body`] the value, a file per family (`kv`, `status`, `agent`) does the
+//! [`extract`] reads path and parameters, [`body`] the value, a file per family (`kv`, `status`, `agent`, `operator`) does the
 //! work, and [`reply`] writes the headers that Consul's clients rely on.
 
 mod agent;
@@ -12,6 +12,7 @@ mod body;
 mod extract;
 mod kv;
 mod listing;
+mod operator;
 mod patience;
 mod reply;
 pub mod routes;

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::reply::{self, Response};
 use super::server::Answers;
-use super::{Call, Edge, Outcome, agent, kv, status};
+use super::{Call, Edge, Outcome, agent, kv, operator, status};
 
 /// A handler's answer in the making.
 type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -59,6 +59,24 @@ pub static ROUTES: &[Route] = &[
         path: "/v1/status/peers",
         docs: "Lists the addresses of the voting servers.",
         handler: |call, _| answer(status::peers(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/operator/raft/configuration",
+        docs: "Lists the servers of the cluster as its leader knows them (`stale`: as this server does).",
+        handler: |call, _| answer(operator::configuration(call)),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/v1/operator/raft/peer",
+        docs: "Removes a server from the cluster, by its `id` or its `address`.",
+        handler: |call, _| answer(operator::remove_peer(call)),
+    },
+    Route {
+        method: Method::POST,
+        path: "/v1/operator/raft/transfer-leader",
+        docs: "Has another server lead, the one with this `id` or the one that is closest behind.",
+        handler: |call, _| answer(operator::transfer_leader(call)),
     },
     Route {
         method: Method::GET,

@@ -15,6 +15,7 @@ use super::types::{
     LogId, RaftEntry, TypeConfig, Vote, to_log_entry, to_log_id, to_position, to_raft_entry, to_stored_vote, to_vote,
 };
 use crate::error::Error;
+use crate::limits;
 use crate::storage::Wal;
 use crate::storage::wal::Done;
 
@@ -56,6 +57,19 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Unbounded => u64::MAX,
         };
         self.wal.entries(start, end).into_iter().map(to_raft_entry).collect()
+    }
+
+    /// As much as one message carries, and at least one entry.
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
+        let mut entries = self.wal.entries(start, end);
+        let mut bytes = 0;
+        let fits = |entry: &crate::storage::wal::LogEntry| {
+            bytes += entry.bytes.len();
+            bytes <= limits::APPEND_BYTES
+        };
+        let count = entries.iter().take(limits::APPEND_ENTRIES).map(fits).take_while(|fits| *fits).count();
+        entries.truncate(count.max(1));
+        entries.into_iter().map(to_raft_entry).collect()
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {

@@ -1,24 +1,34 @@
 //! Agreement: one log, in one order, on every server (openraft), behind a plain handle.
 //!
-//! **A write.** [`Raft::propose`] takes a place in the bounded queue, waits until this node is a ready leader, stamps log
-//! time, encodes the entry once, and gives it to openraft. openraft merges what is queued, our log syncs the batch, and
+//! **A write.** [`Raft::propose`] is carried to the leader if it is made elsewhere (`forward.rs`). There it takes a place in
+//! the bounded queue, waits until the node is a ready leader, stamps log time, encodes the entry once, and gives it to openraft. openraft merges what is queued, our log syncs the batch, and
 //! once a majority has it the state machine applies it, publishes the new state, and the writer has its answer.
 //!
-//! **A read.** [`Raft::linearizable`] joins the next read-index round and returns the published [`View`];
+//! **A read.** [`Raft::linearizable`] joins the next read-index round, on any server, and returns the published [`View`];
 //! [`Raft::view`] is the newest one here, without asking anybody.
 //!
 //! openraft's types stop at this module's door. What it never does: read a command (that is `state`), decide who may
-//! write, or repeat a proposal whose outcome it does not know.
+//! write, or repeat a proposal whose outcome it does not know, unless a request id makes the repeat exact.
 //!
-//! Start with [`Raft`]; then `state_machine.rs`, `log_store.rs`, `reads.rs`, `checkpointer.rs`.
+//! Start with [`Raft`]; then `state_machine.rs`, `log_store.rs`, `reads.rs`, `checkpointer.rs`. Between servers: what is
+//! said is in `message.rs`, who says it in `network.rs`, who answers in `service.rs`; `join.rs` and `membership.rs` are the
+//! life of a cluster.
 
 mod checkpointer;
+mod cluster;
+mod forward;
+mod join;
 mod leadership;
+mod links;
 mod log_clock;
 mod log_store;
+mod membership;
+mod message;
 mod network;
 mod reads;
 mod runtime;
+mod service;
+mod snapshot;
 mod state_machine;
 #[cfg(test)]
 mod tests;
@@ -26,7 +36,8 @@ mod types;
 mod view;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ClientWriteError, Fatal, InitializeError, RaftError};
@@ -41,26 +52,35 @@ use crate::state::{Command, Entry, RequestId, Response};
 use crate::storage::{CheckpointStore, Wal};
 use crate::world::{Task, World};
 use checkpointer::Checkpointer;
+use forward::{Leader, Numbers};
+use join::Meeting;
 use leadership::Leadership;
+use links::Links;
 use log_store::LogStore;
 use reads::Reads;
 use state_machine::StateMachine;
 use types::{OpenRaft, Proposal};
 use view::Published;
 
+pub use cluster::{Cluster, read_id, write_id};
+pub use join::Finding;
+pub use membership::Server;
+pub use service::Service;
 pub use types::Member;
 pub use view::{Observer, View};
 
 /// What a server needs to take part.
 pub struct Options {
-    /// This server's id: random, and as old as its data.
-    pub id: Uuid,
+    /// This server's id, which is random and as old as its data, and its cluster's.
+    pub cluster: Cluster,
     /// What others know it by.
     pub member: Member,
     /// Makes a cluster of this one server if its data is empty.
     pub bootstrap: bool,
     /// Stretches heartbeats and election time-outs; see [`limits::RAFT_MULTIPLIER`].
     pub multiplier: u32,
+    /// How it finds the others if it is not a member yet.
+    pub finding: Finding,
 }
 
 /// One server's part in the agreement. Cloning gives another handle.
@@ -74,12 +94,17 @@ struct Inner {
     raft: OpenRaft,
     wal: Wal,
     published: Arc<Published>,
+    links: Arc<Links>,
+    meeting: Meeting,
+    multiplier: u32,
+    numbers: Numbers,
     reads: Reads,
     leadership: Leadership,
     /// One permit per admitted command, and per [`PERMIT_BYTES`] of it.
     commands: Semaphore,
     bytes: Semaphore,
-    checkpoints: Task<()>,
+    /// What runs until this server stops.
+    tasks: OnceLock<Vec<Task<()>>>,
 }
 
 /// Bytes that one permit of `Inner::bytes` stands for: a semaphore counts to 2^32 at most.
@@ -111,39 +136,63 @@ impl Raft {
         let state_machine = StateMachine::new(published.clone(), checkpointer);
         let log = LogStore::new(wal.clone());
         let config = Arc::new(config(options.multiplier)?);
-        let raft = OpenRaft::new(options.id, config, network::Network, log, state_machine)
+        let links = Arc::new(Links::new(world, options.cluster.clone()));
+        let id = options.cluster.identity().node;
+        let raft = OpenRaft::new(id, config, network::Network { links: links.clone() }, log, state_machine)
             .await
             .map_err(|fatal| stopped(&wal, &fatal))?;
         first_leader(&raft, &options, &wal).await?;
 
-        let reads = Reads::start(world, raft.clone(), published.clone());
+        let (reads, waiting) = Reads::new(world, published.clone());
         let leadership = leadership::follow(world, raft.clone(), published.clone());
-        let checkpoints = world.spawn(checkpointer::run(world.clone(), raft.clone(), wal.clone()));
         let inner = Inner {
             world: world.clone(),
             raft,
             wal,
             published,
+            links,
+            meeting: Meeting::new(id, options.member, options.finding),
+            multiplier: options.multiplier,
+            numbers: Numbers::default(),
             reads,
             leadership,
             commands: Semaphore::new(limits::ADMITTED_COMMANDS),
             bytes: Semaphore::new(limits::ADMITTED_BYTES / PERMIT_BYTES),
-            checkpoints,
+            tasks: OnceLock::new(),
         };
-        Ok(Raft { inner: Arc::new(inner) })
+        let raft = Raft { inner: Arc::new(inner) };
+        raft.run(waiting);
+        Ok(raft)
     }
 
-    /// Has the cluster agree on a command and apply it; returns what came of it.
+    fn run(&self, waiting: reads::Queue) {
+        let Inner { world, raft, wal, .. } = &*self.inner;
+        let tasks = vec![
+            world.spawn(checkpointer::run(world.clone(), raft.clone(), wal.clone())),
+            world.spawn(reads::run(self.clone(), waiting)),
+            world.spawn(membership::addresses(self.clone())),
+            world.spawn(membership::promote(self.clone())),
+            world.spawn(join::run(self.clone())),
+        ];
+        let _ = self.inner.tasks.set(tasks);
+    }
+
+    /// Has the cluster agree on a command and apply it, from any server; returns what came of it.
     ///
     /// # Errors
-    /// [`Error::Retry`], [`Error::Busy`] or [`Error::Operator`] if it was certainly not applied: no leader here, too many
+    /// [`Error::Retry`], [`Error::Busy`] or [`Error::Operator`] if it was certainly not applied: no leader, too many
     /// waiting, the disk full.
     /// [`Error::Unknown`] if it may have been (R3). [`Error::TooLarge`] if no log entry holds it.
     pub async fn propose(&self, request: Option<RequestId>, command: Command) -> Result<Response> {
+        self.propose_anywhere(request, command).await
+    }
+
+    /// [`Raft::propose`] on the leader.
+    async fn propose_here(&self, request: Option<RequestId>, command: &Command) -> Result<Response> {
         let inner = &*self.inner;
         inner.writable()?;
-        let time = inner.log_clock().await?.at(inner.world.clock.now());
-        let entry = Entry { time, request, command };
+        let time = self.log_clock().await?.at(inner.world.clock.now());
+        let entry = Entry { time, request, command: command.clone() };
         let sealed = codec::seal(&entry).map_err(|e| Error::TooLarge(e.to_string()))?;
         let _admitted = inner.admit(sealed.len()).await?;
         let write = inner.raft.client_write(Proposal(sealed.into()));
@@ -159,10 +208,35 @@ impl Raft {
     /// A view that holds every write acknowledged before this call (R1).
     ///
     /// # Errors
-    /// [`Error::Retry`] if this node does not lead or cannot reach a majority.
+    /// [`Error::Retry`] if there is no leader, or it cannot reach a majority.
     pub async fn linearizable(&self) -> Result<Arc<View>> {
-        self.inner.leading().await?;
-        self.inner.reads.linearizable().await
+        let start = self.inner.world.clock.now();
+        loop {
+            let read = self.inner.reads.linearizable().await;
+            let waited = self.inner.world.clock.now().since(start);
+            if read.is_ok() || waited >= limits::LEADER_WAIT {
+                return read;
+            }
+            self.inner.world.sleep(limits::FORWARD_RETRY).await;
+        }
+    }
+
+    /// How long ago this server heard from the leader: nothing on the leader itself, `None` if there is none.
+    pub fn last_contact(&self) -> Option<Duration> {
+        match self.whereabouts()? {
+            Leader::Here => Some(Duration::ZERO),
+            Leader::There(..) => self.inner.links.heard(),
+        }
+    }
+
+    /// Whether there is a leader that this server can hear.
+    pub fn knows_leader(&self) -> bool {
+        self.last_contact().is_some_and(|contact| contact <= membership::patience(self.inner.multiplier))
+    }
+
+    /// The cluster's id, once this server belongs to one.
+    pub fn cluster(&self) -> Option<Uuid> {
+        self.inner.links.cluster.id()
     }
 
     /// The newest view on this server. It may be behind the cluster.
@@ -213,6 +287,32 @@ impl Raft {
         ])
     }
 
+    /// The log clock, once this node is a ready leader; an error as soon as it leads no more.
+    async fn log_clock(&self) -> Result<log_clock::LogClock> {
+        let mut leadership = self.inner.leadership.clone();
+        if let Some(clock) = *leadership.borrow_and_update() {
+            return Ok(clock);
+        }
+        let mut metrics = self.inner.raft.server_metrics();
+        let ready = async {
+            loop {
+                let _ = metrics.borrow_and_update();
+                if let Some(clock) = *leadership.borrow_and_update() {
+                    return Ok(clock);
+                }
+                self.lead()?;
+                let changed = tokio::select! {
+                    changed = leadership.changed() => changed.is_ok(),
+                    changed = metrics.changed() => changed.is_ok(),
+                };
+                if !changed {
+                    return Err(no_leader());
+                }
+            }
+        };
+        self.inner.world.timeout(limits::LEADER_WAIT, ready).await.unwrap_or_else(|| Err(no_leader()))
+    }
+
     /// Why this server can take no further part, once it cannot; pends until then.
     pub async fn failed(&self) -> Error {
         let mut metrics = self.inner.raft.metrics();
@@ -228,7 +328,9 @@ impl Raft {
 
     /// Stops taking part. What is acknowledged is on disk already, so there is nothing to save.
     pub async fn shutdown(&self) {
-        self.inner.checkpoints.abort();
+        for task in self.inner.tasks.get().into_iter().flatten() {
+            task.abort();
+        }
         // An error here says that it has stopped before, which is what we want.
         let _ = self.inner.raft.shutdown().await;
         self.inner.wal.close().await;
@@ -259,20 +361,6 @@ impl Inner {
         let (command, bytes) = admitted
             .ok_or_else(|| Error::Busy("write refused: too many are waiting for their turn on this server".into()))?;
         Ok(Admitted { _command: command, _bytes: bytes })
-    }
-
-    /// The log clock, once this node is a ready leader.
-    async fn log_clock(&self) -> Result<log_clock::LogClock> {
-        if let Some(clock) = *self.leadership.borrow() {
-            return Ok(clock);
-        }
-        let mut leadership = self.leadership.clone();
-        let ready = async { leadership.wait_for(Option::is_some).await.ok().and_then(|clock| *clock) };
-        self.world.timeout(limits::LEADER_WAIT, ready).await.flatten().ok_or_else(no_leader)
-    }
-
-    async fn leading(&self) -> Result<()> {
-        self.log_clock().await.map(drop)
     }
 }
 
@@ -308,15 +396,19 @@ fn config(multiplier: u32) -> Result<Config> {
 /// Founds a cluster of one, or has the only voter of one lead at once instead of after an election time-out.
 async fn first_leader(raft: &OpenRaft, options: &Options, wal: &Wal) -> Result<()> {
     let initialized = raft.is_initialized().await.map_err(|fatal| stopped(wal, &fatal))?;
+    let id = options.cluster.identity().node;
     if !initialized && options.bootstrap {
-        let members = BTreeMap::from([(options.id, options.member.clone())]);
+        options.cluster.found().await?;
+        let members = BTreeMap::from([(id, options.member.clone())]);
         match raft.initialize(members).await {
             Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
             Err(error) => return Err(Error::Bug(format!("cannot found the cluster: {error}"))),
         }
     }
     let voters: Vec<Uuid> = raft.voter_ids().collect();
-    if initialized && voters == [options.id] {
+    if initialized && voters == [id] {
+        // A cluster of one from before there were cluster ids has none yet.
+        options.cluster.found().await?;
         raft.trigger().elect(false).await.map_err(|fatal| stopped(wal, &fatal))?;
     }
     Ok(())

@@ -1,7 +1,8 @@
 //! Linearizable reads: many share one read-index round (Ongaro's thesis 6.4; R1).
 //!
-//! A round asks a quorum whether this node still leads, and takes the commit index. It may confirm only reads that were
-//! waiting before it began: a read that arrives while a round is under way joins the next one.
+//! A round on the leader asks a quorum whether it still leads, and takes the commit index; a round anywhere else asks the
+//! leader for that index. It may confirm only reads that were waiting before it began: a read that arrives while a round is
+//! under way joins the next one. The read then waits until this server has applied that far.
 
 use std::sync::Arc;
 
@@ -9,74 +10,93 @@ use openraft::ReadPolicy;
 use openraft::errors::{LinearizableReadError, RaftError};
 use tokio::sync::{mpsc, oneshot};
 
+use super::Raft;
+use super::forward::Leader;
+use super::message::{ReadIndex, Target, call};
 use super::types::OpenRaft;
 use super::view::{Published, View};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::world::World;
 
-type Waiting = oneshot::Sender<Result<Arc<View>>>;
+pub(super) type Waiting = oneshot::Sender<Result<u64>>;
+
+/// Where [`run`] takes the reads from.
+pub(super) type Queue = mpsc::Receiver<Waiting>;
 
 /// The reads that wait for a round.
-#[derive(Clone)]
 pub(super) struct Reads {
     world: World,
+    published: Arc<Published>,
     queue: mpsc::Sender<Waiting>,
 }
 
 impl Reads {
-    /// Starts the task that runs the rounds.
-    pub(super) fn start(world: &World, raft: OpenRaft, published: Arc<Published>) -> Self {
+    /// A queue, and what [`run`] takes the reads from.
+    pub(super) fn new(world: &World, published: Arc<Published>) -> (Self, Queue) {
         let (queue, waiting) = mpsc::channel(limits::READ_QUEUE);
-        let rounds = Rounds { world: world.clone(), raft, published };
-        world.spawn(rounds.run(waiting));
-        Reads { world: world.clone(), queue }
+        (Reads { world: world.clone(), published, queue }, waiting)
     }
 
     /// A view that holds every write acknowledged before this call.
     ///
     /// # Errors
-    /// [`Error::Retry`] if this node does not lead, cannot reach a quorum in time, or is stopping.
+    /// [`Error::Retry`] if there is no leader, it cannot reach a quorum in time, or this node is stopping.
     pub(super) async fn linearizable(&self) -> Result<Arc<View>> {
-        let (send, answer) = oneshot::channel();
-        let round = async {
-            self.queue.send(send).await.map_err(|_| stopping())?;
-            answer.await.map_err(|_| stopping())?
+        let read = async {
+            let index = self.queued().await?;
+            Ok(self.published.applied(index).await)
         };
-        self.world.timeout(limits::READ_WAIT, round).await.unwrap_or_else(|| Err(no_quorum()))
+        self.world.timeout(limits::READ_WAIT, read).await.unwrap_or_else(|| Err(no_quorum()))
+    }
+
+    /// The index that such a view must have applied.
+    ///
+    /// # Errors
+    /// As [`Reads::linearizable`].
+    pub(super) async fn index(&self) -> Result<u64> {
+        self.world.timeout(limits::READ_WAIT, self.queued()).await.unwrap_or_else(|| Err(no_quorum()))
+    }
+
+    async fn queued(&self) -> Result<u64> {
+        let (send, answer) = oneshot::channel();
+        self.queue.send(send).await.map_err(|_| stopping())?;
+        answer.await.map_err(|_| stopping())?
     }
 }
 
-struct Rounds {
-    world: World,
-    raft: OpenRaft,
-    published: Arc<Published>,
-}
-
-impl Rounds {
-    async fn run(self, mut waiting: mpsc::Receiver<Waiting>) {
-        let mut round = Vec::new();
-        while waiting.recv_many(&mut round, limits::READ_QUEUE).await > 0 {
-            let result = self.round().await;
-            for read in round.drain(..) {
-                // A reader that has hung up needs no answer.
-                let _ = read.send(result.clone());
-            }
-        }
-    }
-
-    async fn round(&self) -> Result<Arc<View>> {
+/// Runs the rounds until the node stops.
+pub(super) async fn run(raft: Raft, mut waiting: Queue) {
+    let mut reads = Vec::new();
+    while waiting.recv_many(&mut reads, limits::READ_QUEUE).await > 0 {
         // The bound frees the next round from one that is stuck in a lost quorum.
-        let round = self.world.timeout(limits::READ_ROUND, async {
-            let (read, _) = self.raft.get_read_log_id(ReadPolicy::ReadIndex).await?;
-            Ok(self.published.applied(read.index()).await)
-        });
-        match round.await {
-            Some(Ok(view)) => Ok(view),
-            Some(Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_)))) => Err(super::no_leader()),
-            Some(Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_)))) | None => Err(no_quorum()),
-            Some(Err(RaftError::Fatal(_))) => Err(stopping()),
+        let index = raft.inner.world.timeout(limits::READ_ROUND, round(&raft)).await;
+        let index = index.unwrap_or_else(|| Err(no_quorum()));
+        for read in reads.drain(..) {
+            // A reader that has hung up needs no answer.
+            let _ = read.send(index.clone());
         }
+    }
+}
+
+async fn round(raft: &Raft) -> Result<u64> {
+    match raft.whereabouts() {
+        Some(Leader::Here) => here(&raft.inner.raft).await,
+        Some(Leader::There(id, member)) => {
+            let asked = raft.ask_leader((id, &member), call::READ, &Target(None)).await;
+            // A read changes nothing, so it may always be asked again.
+            asked.map(|ReadIndex(index)| index).map_err(|failed| Error::Retry(failed.error.to_string()))
+        }
+        None => Err(super::no_leader()),
+    }
+}
+
+async fn here(raft: &OpenRaft) -> Result<u64> {
+    match raft.get_read_log_id(ReadPolicy::ReadIndex).await {
+        Ok((read, _)) => Ok(read.index()),
+        Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(_))) => Err(super::no_leader()),
+        Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Err(no_quorum()),
+        Err(RaftError::Fatal(_)) => Err(stopping()),
     }
 }
 

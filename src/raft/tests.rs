@@ -42,7 +42,8 @@ impl Machine {
     async fn start(&self) -> Result<Raft> {
         let wal = Wal::open(&self.world, Path::new("wal")).await?;
         let member = Member { name: "one".into(), address: "127.0.0.1:8300".into() };
-        let options = Options { id: Uuid::from_u128(1), member, bootstrap: true, multiplier: 1 };
+        let cluster = Cluster::open(&self.world, Path::new(""), Uuid::from_u128(1)).await?;
+        let options = Options { cluster, member, bootstrap: true, multiplier: 1, finding: Finding::default() };
         Raft::start(&self.world, options, wal, self.store.clone(), self.seen.clone()).await
     }
 }

@@ -78,8 +78,11 @@ impl Agent {
     pub fn spawn_on(args: &[String], port: u16) -> Agent {
         let log = std::env::temp_dir().join(format!("quorate-test-{}-{port}.log", std::process::id()));
         let file = File::create(&log).unwrap();
+        // Tests run side by side, and one port is the default.
+        let other = (!args.iter().any(|arg| arg.starts_with("-server-port"))).then_some("-server-port=0");
         let child = Command::new(program())
             .args(args)
+            .args(other)
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file)

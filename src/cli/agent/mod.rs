@@ -148,7 +148,7 @@ async fn stop(world: &World, config: &Config, signal: Signal, signals: &mut Sign
     let name = if signal == Signal::Interrupt { "interrupt" } else { "terminate" };
     info!(target: "quorate::agent", signal = name, leaves, "caught a signal, stopping");
     tokio::select! {
-        done = world.timeout(limits::LEAVE_WAIT, node.shutdown()) => {
+        done = world.timeout(limits::LEAVE_WAIT, end(node, leaves)) => {
             if done.is_none() {
                 error!(target: "quorate::agent", "did not stop within {:?}, ending at once", limits::LEAVE_WAIT);
                 return ExitCode::FAILURE;
@@ -161,6 +161,14 @@ async fn stop(world: &World, config: &Config, signal: Signal, signals: &mut Sign
     }
     info!(target: "quorate::agent", "stopped");
     if leaves { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Leaves the cluster if that was asked for, and stops.
+async fn end(node: Node, leaves: bool) {
+    if leaves && let Err(error) = node.leave().await {
+        warn!(target: "quorate::agent", %error, "could not leave the cluster; remove this server with operator raft remove-peer");
+    }
+    node.shutdown().await;
 }
 
 /// The next signal that ends a process.

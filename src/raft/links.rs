@@ -1,0 +1,132 @@
+//! The ways to the other servers: who is where now, and calls to them.
+//!
+//! openraft makes a connection object with the address that a member had then; the address is looked up here at every
+//! use, so that a server which comes back at another one is found.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use uuid::Uuid;
+
+use super::cluster::Cluster;
+use super::message;
+use super::types::{Member, Membership};
+use crate::codec::Stored;
+use crate::error::{Error, Result};
+use crate::rpc::{Client, Pool, RpcError};
+use crate::world::World;
+
+/// See the module.
+pub(super) struct Links {
+    pub(super) world: World,
+    pub(super) cluster: Cluster,
+    pool: Pool,
+    /// The members of the newest membership in this server's log.
+    members: ArcSwap<BTreeMap<Uuid, Member>>,
+    /// When a leader was last heard here, on this server's clock; 0 is never.
+    heard: AtomicU64,
+}
+
+/// Why a call gave no answer, and whether it may be made again as it is (R3).
+#[derive(Debug, Clone)]
+pub(super) struct Failed {
+    pub(super) error: Error,
+    pub(super) nothing_was_done: bool,
+    /// Whether a leader refused it, for a reason that another try does not change at once: its disk is full.
+    pub(super) refused: bool,
+}
+
+impl Failed {
+    /// What a server said itself.
+    pub(super) fn answered(error: Error) -> Self {
+        let nothing_was_done = !matches!(error, Error::Unknown(_) | Error::Bug(_));
+        Failed { nothing_was_done, refused: error != super::no_leader(), error }
+    }
+}
+
+impl From<RpcError> for Failed {
+    fn from(error: RpcError) -> Self {
+        match error {
+            RpcError::Answered(error) => Failed::answered(error),
+            error => Failed { nothing_was_done: error.nothing_was_done(), refused: false, error: error.into() },
+        }
+    }
+}
+
+impl From<Error> for Failed {
+    fn from(error: Error) -> Self {
+        Failed { error, nothing_was_done: true, refused: false }
+    }
+}
+
+impl Links {
+    pub(super) fn new(world: &World, cluster: Cluster) -> Self {
+        let pool = Pool::new(world, cluster.identity());
+        Links { world: world.clone(), cluster, pool, members: ArcSwap::default(), heard: AtomicU64::new(0) }
+    }
+
+    /// Takes over the addresses of a membership.
+    pub(super) fn learn(&self, membership: &Membership) {
+        let members = membership.nodes().map(|(id, member)| (*id, member.clone())).collect();
+        self.members.store(Arc::new(members));
+    }
+
+    /// The client of a server, at the address of the newest membership that names it, else at `last_known`.
+    pub(super) fn client(&self, id: Uuid, last_known: &Member) -> Result<Arc<Client>> {
+        let members = self.members.load();
+        let member = members.get(&id).unwrap_or(last_known);
+        Ok(self.pool.get(address(member)?, Some(id)))
+    }
+
+    /// Asks a server.
+    pub(super) async fn ask<Q: Stored, A: Stored>(
+        &self,
+        to: (Uuid, &Member),
+        kind: u8,
+        question: &Q,
+        deadline: Duration,
+    ) -> Result<A, Failed> {
+        let client = self.client(to.0, to.1)?;
+        call(&client, kind, question, deadline).await
+    }
+
+    /// Asks whichever server is at an address.
+    pub(super) async fn ask_at<Q: Stored, A: Stored>(
+        &self,
+        to: SocketAddr,
+        kind: u8,
+        question: &Q,
+        deadline: Duration,
+    ) -> Result<A, Failed> {
+        call(&self.pool.get(to, None), kind, question, deadline).await
+    }
+
+    /// Notes that the leader was heard just now.
+    pub(super) fn hear(&self) {
+        self.heard.store(self.world.clock.now().0.max(1), Ordering::Relaxed);
+    }
+
+    /// How long ago the leader was heard; `None` if never.
+    pub(super) fn heard(&self) -> Option<Duration> {
+        let heard = self.heard.load(Ordering::Relaxed);
+        (heard > 0).then(|| self.world.clock.now().since(crate::world::Instant(heard)))
+    }
+}
+
+async fn call<Q: Stored, A: Stored>(client: &Client, kind: u8, question: &Q, deadline: Duration) -> Result<A, Failed> {
+    let answer = client.call(kind, message::seal(question)?, deadline).await?;
+    // It was done, and we cannot read what came of it.
+    let unreadable =
+        |error: Error| Failed { error: Error::Unknown(error.to_string()), nothing_was_done: false, refused: false };
+    message::open(&answer).map_err(unreadable)
+}
+
+/// A member's address. Members are written `ip:port`.
+pub(super) fn address(member: &Member) -> Result<SocketAddr> {
+    let wrong = |_| Error::Retry(format!("server {} has no usable address: {:?}", member.name, member.address));
+    member.address.parse().map_err(wrong)
+}

@@ -1,0 +1,252 @@
+//! Three real servers on loopback: one leader, any server serves, kill -9 of any one loses nothing, and newcomers catch up.
+
+#![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests drive real processes from outside")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use support::{Agent, free_port, program, request, wait_until};
+
+/// Servers that know each other's addresses; each keeps its data in a directory of the cluster's.
+struct Cluster {
+    dir: tempfile::TempDir,
+    ports: Vec<(u16, u16)>,
+    agents: BTreeMap<usize, Agent>,
+}
+
+impl Cluster {
+    /// Starts three servers that found a cluster.
+    fn found() -> Cluster {
+        let ports = (0..3).map(|_| (free_port(), free_port())).collect();
+        let mut cluster = Cluster { dir: tempfile::tempdir().unwrap(), ports, agents: BTreeMap::new() };
+        for number in 0..3 {
+            cluster.start(number);
+        }
+        cluster.wait_for_leader();
+        cluster
+    }
+
+    fn start(&mut self, number: usize) {
+        let (http, rpc) = self.ports[number];
+        let data = self.dir.path().join(number.to_string());
+        let mut args = vec![
+            "agent".to_string(),
+            "-server".into(),
+            "-bind=127.0.0.1".into(),
+            format!("-node=s{number}"),
+            format!("-http-port={http}"),
+            format!("-server-port={rpc}"),
+            format!("-data-dir={}", data.display()),
+            "-retry-interval=1s".into(),
+        ];
+        if number < 3 {
+            args.push("-bootstrap-expect=3".into());
+        }
+        args.extend(self.ports.iter().map(|(_, rpc)| format!("-retry-join=127.0.0.1:{rpc}")));
+        self.agents.insert(number, Agent::spawn_on(&args, http));
+    }
+
+    fn kill(&mut self, number: usize) {
+        self.agents.remove(&number).unwrap().kill();
+    }
+
+    fn http(&self, number: usize) -> SocketAddr {
+        self.agents[&number].http
+    }
+
+    fn wait_for_leader(&self) {
+        wait_until("every server to know a leader", || {
+            self.agents.values().all(|agent| {
+                request(agent.http, "GET", "/v1/status/leader", &[], b"")
+                    .is_ok_and(|answer| answer.text().contains(':'))
+            })
+        });
+    }
+
+    /// Which of the servers leads, as the others say.
+    fn leader(&self) -> usize {
+        let mut found = None;
+        wait_until("one leader", || {
+            let leads = |agent: &Agent| stat(agent.http, "consul", "leader") == "true";
+            let leaders: Vec<usize> = self.agents.iter().filter(|(_, agent)| leads(agent)).map(|(n, _)| *n).collect();
+            found = leaders.first().copied().filter(|_| leaders.len() == 1);
+            found.is_some()
+        });
+        found.unwrap()
+    }
+
+    fn follower(&self) -> usize {
+        let leader = self.leader();
+        *self.agents.keys().find(|number| **number != leader).unwrap()
+    }
+
+    /// Waits until all replicas are the same (R6).
+    fn wait_for_one_truth(&self) {
+        wait_until("equal digests", || {
+            let facts = |agent: &Agent| (stat(agent.http, "state", "entries"), stat(agent.http, "state", "digest"));
+            let all: Vec<_> = self.agents.values().map(facts).collect();
+            all.iter().all(|facts| *facts == all[0] && !facts.1.is_empty())
+        });
+    }
+}
+
+fn stat(http: SocketAddr, section: &str, name: &str) -> String {
+    let own = request(http, "GET", "/v1/agent/self", &[], b"");
+    own.ok().and_then(|own| own.json()["Stats"][section][name].as_str().map(String::from)).unwrap_or_default()
+}
+
+fn put(http: SocketAddr, key: &str, value: &str) -> bool {
+    request(http, "PUT", &format!("/v1/kv/{key}"), &[], value.as_bytes())
+        .is_ok_and(|answer| answer.text().trim() == "true")
+}
+
+fn get(http: SocketAddr, key: &str) -> Option<String> {
+    let answer = request(http, "GET", &format!("/v1/kv/{key}?raw"), &[], b"").ok()?;
+    (answer.status == 200).then(|| answer.text())
+}
+
+#[test]
+fn what_one_server_acknowledges_every_server_reads_at_once() {
+    let cluster = Cluster::found();
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    for round in 0..40 {
+        let value = round.to_string();
+        let through = if round % 2 == 0 { leader } else { follower };
+        assert!(put(cluster.http(through), "k", &value), "any server takes writes");
+        // A server that was stopped has not heard of this write when it goes on and finds the read waiting.
+        let value = format!("{value} again");
+        cluster.agents[&follower].signal("STOP");
+        assert!(put(cluster.http(leader), "k", &value), "a majority is enough");
+        let http = cluster.http(follower);
+        let read = thread::spawn(move || get(http, "k"));
+        cluster.agents[&follower].signal("CONT");
+        assert_eq!(read.join().unwrap(), Some(value), "round {round}");
+    }
+    let peers = cluster.agents[&follower].get("/v1/status/peers").json();
+    assert_eq!(peers.as_array().unwrap().len(), 3);
+    let read = cluster.agents[&follower].get("/v1/kv/k?stale");
+    assert_eq!(read.header("X-Consul-KnownLeader"), Some("true"));
+    cluster.wait_for_one_truth();
+}
+
+#[test]
+fn a_killed_leader_is_replaced_and_nothing_acknowledged_is_lost() {
+    let mut cluster = Cluster::found();
+    let leader = cluster.leader();
+    let follower = cluster.follower();
+    let bench = Command::new(program())
+        .args(["bench", "-check", "-clients=4", "-duration=8s", "-format=json"])
+        .arg(format!("-http-addr={}", cluster.http(follower)))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("some writes", || stat(cluster.http(follower), "state", "revision").parse().unwrap_or(0) > 100);
+    cluster.kill(leader);
+    wait_until("writes to flow again", || put(cluster.http(follower), "after", "1"));
+    cluster.start(leader);
+    let output = bench.wait_with_output().unwrap();
+    let report = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{report}{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+    assert_eq!(report["lost"], 0, "{report}");
+    cluster.wait_for_leader();
+    assert_eq!(get(cluster.http(leader), "after").as_deref(), Some("1"), "the killed server has caught up");
+    cluster.wait_for_one_truth();
+}
+
+#[test]
+fn a_majority_lost_is_said_and_a_majority_back_serves_again() {
+    let mut cluster = Cluster::found();
+    assert!(put(cluster.http(0), "k", "before"));
+    let survivor = cluster.leader();
+    for number in (0..3).filter(|number| *number != survivor) {
+        cluster.kill(number);
+    }
+    let http = cluster.http(survivor);
+    let write = thread::spawn(move || request(http, "PUT", "/v1/kv/k", &[], b"during").unwrap().status);
+    let status = write.join().unwrap();
+    assert!(status == 500 || status == 504, "no majority, no acknowledgement: {status}");
+    let stale = request(http, "GET", "/v1/kv/k?stale&raw", &[], b"").unwrap();
+    assert_eq!(stale.text(), "before");
+    for number in (0..3).filter(|number| *number != survivor) {
+        cluster.start(number);
+    }
+    wait_until("writes again", || put(http, "k", "after"));
+    assert_eq!(get(http, "k").as_deref(), Some("after"));
+    cluster.wait_for_leader();
+    cluster.wait_for_one_truth();
+}
+
+#[test]
+fn a_new_server_joins_by_snapshot_and_a_stopped_leader_hands_over() {
+    let mut cluster = Cluster::found();
+    let http = cluster.http(0);
+    // Enough for the log behind the checkpoint to be let go, so that only a snapshot can bring it.
+    let value = "v".repeat(400_000);
+    for number in 0..150 {
+        assert!(put(http, &format!("big/{number}"), &value));
+    }
+    wait_until("a checkpoint that lets the log go", || {
+        (0..3).all(|n| stat(cluster.http(n), "raft", "log_bytes").parse::<u64>().is_ok_and(|bytes| bytes < 50_000_000))
+    });
+    cluster.ports.push((free_port(), free_port()));
+    cluster.start(3);
+    wait_until("four voters", || {
+        let peers = request(cluster.http(3), "GET", "/v1/status/peers", &[], b"");
+        peers.is_ok_and(|peers| peers.json().as_array().is_some_and(|peers| peers.len() == 4))
+    });
+    assert_eq!(get(cluster.http(3), "big/0").as_deref(), Some(&*value));
+    assert!(cluster.agents[&3].log().contains("receiving a snapshot"));
+    cluster.wait_for_one_truth();
+
+    let leader = cluster.leader();
+    let mut stopped = cluster.agents.remove(&leader).unwrap();
+    stopped.signal("TERM");
+    stopped.wait();
+    assert!(stopped.log().contains("handing over the lead"), "{}", stopped.log());
+    assert!(!stopped.log().contains("could not hand over"), "{}", stopped.log());
+    let other = *cluster.agents.keys().next().unwrap();
+    assert!(put(cluster.http(other), "k", "1"), "the new leader takes writes at once");
+}
+
+#[test]
+fn an_operator_sees_moves_the_lead_and_removes_a_server_from_any_server() {
+    let mut cluster = Cluster::found();
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let agent = &cluster.agents[&follower];
+    let peers = support::stdout(&agent.run(&["operator", "raft", "list-peers"]));
+    assert_eq!(peers.lines().count(), 4, "{peers}");
+    assert_eq!(peers.lines().filter(|line| line.contains("  leader  ")).count(), 1, "{peers}");
+
+    let servers = agent.get("/v1/operator/raft/configuration").json()["Servers"].as_array().unwrap().clone();
+    let id = |node: usize| {
+        let server = servers.iter().find(|server| server["Node"] == format!("s{node}")).unwrap();
+        server["ID"].as_str().unwrap().to_string()
+    };
+    let moved = agent.run(&["operator", "raft", "transfer-leader", &format!("-id={}", id(follower))]);
+    assert!(moved.status.success(), "{}", support::stderr(&moved));
+    assert_eq!(cluster.leader(), follower);
+    assert_eq!(
+        agent.request("POST", "/v1/operator/raft/transfer-leader?id=00000000-0000-0000-0000-000000000001", b"").status,
+        404
+    );
+
+    let third = (0..3).find(|number| *number != leader && *number != follower).unwrap();
+    let removed = cluster.agents[&leader].run(&["operator", "raft", "remove-peer", &format!("-id={}", id(third))]);
+    assert_eq!(
+        support::stdout(&removed),
+        format!("Removed peer with id \"{}\"\n", id(third)),
+        "{}",
+        support::stderr(&removed)
+    );
+    cluster.kill(third);
+    assert_eq!(cluster.agents[&leader].get("/v1/status/peers").json().as_array().unwrap().len(), 2);
+    assert!(put(cluster.http(leader), "k", "1"));
+    assert_eq!(cluster.agents[&leader].request("DELETE", "/v1/operator/raft/peer", b"").status, 400);
+}
