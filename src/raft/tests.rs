@@ -62,14 +62,14 @@ fn a_write_is_read_and_outlives_a_restart() {
     run(|machine| async move {
         let raft = machine.start().await.unwrap();
         let written = raft.propose(None, set("a", "1")).await.unwrap();
-        assert_eq!((written.revision, written.reply), (1, Reply::Done(true)));
+        assert_eq!((written.revision, written.reply), (2, Reply::Done(true)));
         assert_eq!(get(&raft, "a").await.as_deref(), Some("1"));
         assert_eq!(raft.leader().unwrap().1.name, "one");
         raft.shutdown().await;
 
         let raft = machine.start().await.unwrap();
         assert_eq!(get(&raft, "a").await.as_deref(), Some("1"));
-        assert_eq!(raft.propose(None, set("b", "2")).await.unwrap().revision, 2, "the revision goes on");
+        assert_eq!(raft.propose(None, set("b", "2")).await.unwrap().revision, 3, "the revision goes on");
     });
 }
 
@@ -216,7 +216,7 @@ fn many_writers_and_readers_share_rounds_and_each_reads_its_own_write() {
         for task in tasks {
             task.await.unwrap();
         }
-        assert_eq!(raft.view().state.revision(), 1000);
+        assert_eq!(raft.view().state.revision(), 1001);
     });
 }
 

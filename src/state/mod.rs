@@ -94,7 +94,10 @@ impl State {
 
     /// Executes a command. All its changes share the next revision, which is taken only if there are any.
     fn execute(&mut self, command: &Command, touched: &mut Vec<Touched>) -> Response {
-        let mut step = Step { revision: self.revision + 1, time: self.log_time, changed: false, touched };
+        // Index 1 always means "nothing yet": an empty store answers it, since an index is never 0, and a client that waits
+        // for what comes after it must be woken by the first write.
+        let revision = self.revision.max(1) + 1;
+        let mut step = Step { revision, time: self.log_time, changed: false, touched };
         let reply = match self.dispatch(command, &mut step) {
             Ok(done) => Reply::Done(done),
             Err(refusal) => {
@@ -119,7 +122,8 @@ impl State {
         }
     }
 
-    /// The index of the whole store: the number of commands that changed something. 0 before the first.
+    /// The index of the whole store. It rises by one with every command that changes something: 0 before the first, 2 after
+    /// it, because clients see the empty store as 1.
     pub fn revision(&self) -> u64 {
         self.revision
     }

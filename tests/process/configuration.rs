@@ -97,6 +97,21 @@ fn b5_a_blocking_query_answers_when_its_key_changes() {
     assert_eq!((unchanged.status, unchanged.index()), (200, answer.index()), "time is up: the same again");
 }
 
+/// Found by the simulator: the first write took the index that the empty store had shown.
+#[test]
+fn b5_a_wait_on_an_empty_store_is_answered_by_the_first_write() {
+    let agent = Agent::start(&["-dev"]);
+    let index = agent.get("/v1/kv/first").index();
+    let http = agent.http;
+    let waiting = thread::spawn(move || {
+        let mut connection = Connection::open(http).unwrap();
+        connection.request("GET", &format!("/v1/kv/first?index={index}&wait=60s"), b"").unwrap()
+    });
+    wait_until("the query to block", || stat(&agent, "blocked_queries") == "1");
+    agent.put("/v1/kv/first", "here");
+    assert_eq!(value_of(&waiting.join().unwrap().json()[0]), b"here");
+}
+
 #[test]
 fn b5_a_client_that_hangs_up_frees_its_wait_at_once() {
     let agent = Agent::start(&["-dev"]);

@@ -76,7 +76,7 @@ impl Model {
     }
 
     fn execute(&mut self, command: &Command) -> (Response, Vec<Key>) {
-        let next = self.revision + 1;
+        let next = self.revision.max(1) + 1;
         let mut touched = Vec::new();
         let done = match command {
             Command::KvSet { key, value, flags, cas } => {
