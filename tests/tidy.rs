@@ -135,7 +135,7 @@ fn only_the_real_world_touches_the_operating_system() {
 #[test]
 fn every_file_says_what_it_is_and_stays_short() {
     let mut wrong = Vec::new();
-    for dir in ["src", "tests", "benches"] {
+    for dir in ["src", "tests", "benches", "sim"] {
         for (file, text) in files(dir, ".rs") {
             if !text.starts_with("//!") {
                 wrong.push(format!("{file}: does not begin with what it is (//!)"));
@@ -165,7 +165,7 @@ fn the_repository_speaks_of_quorate_alone() {
     let forbidden = [["/wo", "rk/"].concat(), ["index.cra", "tes.io"].concat(), ["/ro", "ot/"].concat()];
     let mut wrong = Vec::new();
     for ending in [".rs", ".md", ".toml", ".sh", "run", "long"] {
-        for dir in ["src", "tests", "benches", "docs", ".ci", ".cargo"] {
+        for dir in ["src", "tests", "benches", "sim", "docs", ".ci", ".cargo"] {
             wrong.extend(mentions(files(dir, ending), &forbidden));
         }
     }

@@ -1,0 +1,165 @@
+//! The simulator on madsim, which picks a random ready task at every step and so finds other orders than turmoil does.
+//!
+//! It is a binary of its own because both engines define the same symbols of libc. Everything but this file and `net` is
+//! the same: scenes, servers, clients, faults, checkers.
+
+mod net;
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use madsim::net::NetSim;
+use madsim::runtime::{Handle, Runtime};
+use madsim::task::NodeId;
+use madsim::time::TimeHandle;
+use quorate::world::{Abort, BoxTask, Sleep};
+use quorate_sim::cluster::{self, Hosts};
+use quorate_sim::engine::{Engine, Primitives, Time};
+use quorate_sim::resets::Resets;
+use quorate_sim::run::{Scene, Stage};
+use quorate_sim::trace;
+use quorate_sim::world::Machine;
+use tokio::runtime::RngSeed;
+
+use crate::net::MadsimNet;
+
+fn main() -> ExitCode {
+    quorate_sim::cli::main::<Madsim>()
+}
+
+struct Madsim;
+
+impl Engine for Madsim {
+    const NAME: &'static str = "madsim";
+
+    // madsim replaces the system calls itself, wherever its runtime is entered.
+    fn enter(_seed: u64) {}
+
+    fn run(scene: &Scene) -> Result<Stage, String> {
+        let mut config = madsim::Config::default();
+        config.net.send_latency = latency(scene.latency);
+        let runtime = Runtime::with_seed_and_config(scene.seed, config);
+        // Tokio's channels draw from tokio's randomness, which only a runtime of tokio's seeds. `unconstrained`, because
+        // this task is polled once: its budget would never be filled up again.
+        let tokio = tokio::runtime::Builder::new_current_thread()
+            .rng_seed(RngSeed::from_bytes(&scene.seed.to_le_bytes()))
+            .build()
+            .map_err(|error| error.to_string())?;
+        let run = || tokio.block_on(tokio::task::unconstrained(async { runtime.block_on(direct(scene.clone())) }));
+        let outcome = catch_unwind(AssertUnwindSafe(run)).map_err(|_| "panicked".to_owned());
+        if outcome.is_err() {
+            // What the panic left behind may panic again when it is dropped, and that would end the process.
+            std::mem::forget(runtime);
+        }
+        outcome
+    }
+
+    fn now() -> Duration {
+        TimeHandle::try_current().map_or_else(trace::step_time, |time| time.elapsed())
+    }
+}
+
+/// The run itself: a task beside all hosts.
+async fn direct(scene: Scene) -> Stage {
+    let handle = Handle::current();
+    let resets = Arc::new(Resets::default());
+    let ips: Vec<IpAddr> = (1..=scene.names().len() as u8).map(|number| [10, 0, 0, number].into()).collect();
+    let mut stage = scene.stage(&ips);
+    let mut nodes = BTreeMap::new();
+    for server in stage.servers.clone() {
+        let (ip, resets) = (server.ip, resets.clone());
+        let process = move || {
+            let engine = primitives(server.ip, &server.machine, &resets);
+            cluster::process(server.clone(), engine)
+        };
+        let node = handle.create_node().name(ip.to_string()).ip(ip).init(process).build();
+        nodes.insert(ip, node.id());
+    }
+    for (ip, machine, client) in stage.clients() {
+        let node = handle.create_node().name(machine.name.clone()).ip(ip).build();
+        nodes.insert(ip, node.id());
+        let engine = primitives(ip, &machine, &resets);
+        let world = machine.boot(engine.clone());
+        node.spawn(machine.gate.guard(engine.time, client(world)));
+    }
+    let mut hosts = MadsimHosts { handle, net: NetSim::current(), nodes, resets };
+    loop {
+        let now = TimeHandle::current().elapsed();
+        trace::step(now);
+        if stage.step(&mut hosts, now) {
+            return stage;
+        }
+        madsim::time::sleep(scene.tick).await;
+    }
+}
+
+fn latency(most: Duration) -> std::ops::Range<Duration> {
+    let least = Duration::from_millis(1);
+    least..most.max(least + least)
+}
+
+fn primitives(ip: IpAddr, machine: &Machine, resets: &Arc<Resets>) -> Primitives {
+    Primitives { time: Arc::new(MadsimTime), net: Arc::new(MadsimNet::new(ip, &machine.name, resets.clone())), spawn }
+}
+
+fn spawn(task: BoxTask) -> Box<dyn Abort> {
+    Box::new(MadsimTask(madsim::task::spawn(task).abort_handle()))
+}
+
+struct MadsimTask(madsim::task::AbortHandle);
+
+impl Abort for MadsimTask {
+    fn abort(&self) {
+        self.0.abort();
+    }
+}
+
+struct MadsimTime;
+
+impl Time for MadsimTime {
+    fn elapsed(&self) -> Duration {
+        // Dropped with its runtime, a task may still ask.
+        Madsim::now()
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        Box::pin(madsim::time::sleep(duration))
+    }
+}
+
+struct MadsimHosts {
+    handle: Handle,
+    net: Arc<NetSim>,
+    nodes: BTreeMap<IpAddr, NodeId>,
+    resets: Arc<Resets>,
+}
+
+impl Hosts for MadsimHosts {
+    fn crash(&mut self, host: IpAddr) {
+        self.handle.kill(self.nodes[&host]);
+    }
+
+    fn start(&mut self, host: IpAddr) {
+        self.handle.restart(self.nodes[&host]);
+    }
+
+    fn cut(&mut self, from: IpAddr, to: IpAddr) {
+        self.net.clog_link(self.nodes[&from], self.nodes[&to]);
+    }
+
+    fn heal(&mut self, from: IpAddr, to: IpAddr) {
+        self.net.unclog_link(self.nodes[&from], self.nodes[&to]);
+    }
+
+    fn set_latency(&mut self, most: Duration) {
+        self.net.update_config(|config| config.send_latency = latency(most));
+    }
+
+    fn reset(&mut self, host: IpAddr) {
+        self.resets.reset(host);
+    }
+}

@@ -1,0 +1,66 @@
+//! `quorate::world::Network` over madsim's TCP.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use madsim::net::{TcpListener, TcpStream};
+use quorate::world::{BoxListener, BoxStream, Interface, Listener, Network};
+use quorate_sim::resets::Resets;
+
+/// The network as one host sees it.
+#[derive(Clone)]
+pub struct MadsimNet {
+    ip: IpAddr,
+    name: String,
+    resets: Arc<Resets>,
+}
+
+impl MadsimNet {
+    /// The network of the host at this address.
+    pub fn new(ip: IpAddr, name: &str, resets: Arc<Resets>) -> Self {
+        MadsimNet { ip, name: name.into(), resets }
+    }
+}
+
+#[async_trait]
+impl Network for MadsimNet {
+    async fn listen(&self, addr: SocketAddr) -> io::Result<BoxListener> {
+        Ok(Box::new(MadsimListener { listener: TcpListener::bind(addr).await?, net: self.clone() }))
+    }
+
+    async fn connect(&self, addr: SocketAddr) -> io::Result<BoxStream> {
+        Ok(self.resets.stream(self.ip, TcpStream::connect(addr).await?))
+    }
+
+    async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
+        let unknown = |_| io::Error::new(io::ErrorKind::NotFound, format!("no host {host}"));
+        Ok(vec![host.parse().map_err(unknown)?])
+    }
+
+    fn interfaces(&self) -> io::Result<Vec<Interface>> {
+        Ok(vec![Interface { name: "eth0".into(), addr: self.ip }])
+    }
+
+    fn host_name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+struct MadsimListener {
+    listener: TcpListener,
+    net: MadsimNet,
+}
+
+#[async_trait]
+impl Listener for MadsimListener {
+    async fn accept(&self) -> io::Result<(BoxStream, SocketAddr)> {
+        let (stream, peer) = self.listener.accept().await?;
+        Ok((self.net.resets.stream(self.net.ip, stream), peer))
+    }
+
+    fn local_addr(&self) -> io::Result<SocketAddr> {
+        Ok(SocketAddr::new(self.net.ip, self.listener.local_addr()?.port()))
+    }
+}

@@ -1,0 +1,106 @@
+//! The checkers: each judges what one run showed, from the outside, against one promise. Start at [`run`].
+//!
+//! A checker never reports what a correct store could have shown, so every violation is a bug: of the store, or of the
+//! simulator. None looks into the servers; the clients' answers and the servers' own figures are all there is.
+//!
+//! | checker | promise | source |
+//! |---|---|---|
+//! | [`revision_order`] | R1, R2, R3 | Gibbons and Korach 1997, with the server's revisions as the order of writes |
+//! | [`linear`] | R1 | Wing and Gong 1993, Lowe 2017 |
+//! | [`index`] | R4 | |
+//! | [`raft`] | R6, L18, election safety, state machine safety | Ongaro and Ousterhout 2014 |
+
+pub mod index;
+pub mod linear;
+pub mod raft;
+mod realtime;
+mod register;
+pub mod revision_order;
+#[cfg(test)]
+mod tests;
+mod verdict;
+mod versions;
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+pub use raft::NodeView;
+pub use verdict::{Verdict, Violation};
+
+use crate::history::History;
+
+/// One checker's verdict.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Check {
+    /// The checker's name.
+    pub checker: &'static str,
+    /// The key it looked at, if it looks at one.
+    pub key: Option<String>,
+    /// What it found.
+    pub verdict: Verdict,
+}
+
+/// All verdicts on one run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// In a fixed order: the same run gives the same report.
+    pub checks: Vec<Check>,
+}
+
+/// Has every checker judge a run. `budget` bounds the search on each key, in steps: [`linear::BUDGET`] unless the caller
+/// has a reason.
+pub fn run(history: &History, views: &[NodeView], budget: u64) -> Report {
+    let mut report = Report::default();
+    for (key, operations) in history.by_key() {
+        report.add("revision-order", Some(key), revision_order::check(&operations));
+        report.add("linear", Some(key), linear::check(&operations, budget));
+        report.add("index", Some(key), index::check_key(&operations));
+    }
+    report.add("index", None, index::check_table(history));
+    report.add("raft", None, raft::check(views));
+    report
+}
+
+impl Report {
+    fn add(&mut self, checker: &'static str, key: Option<&str>, verdict: Verdict) {
+        self.checks.push(Check { checker, key: key.map(String::from), verdict });
+    }
+
+    /// Whether no checker found a violation. One that gave up found none.
+    pub fn is_ok(&self) -> bool {
+        self.violations().next().is_none()
+    }
+
+    /// What is wrong, and who says so.
+    pub fn violations(&self) -> impl Iterator<Item = (&'static str, &Violation)> {
+        self.checks.iter().filter_map(|check| match &check.verdict {
+            Verdict::Violation(violation) => Some((check.checker, violation)),
+            Verdict::Ok | Verdict::GaveUp { .. } => None,
+        })
+    }
+
+    /// How many searches gave up.
+    pub fn gave_up(&self) -> usize {
+        self.checks.iter().filter(|check| matches!(check.verdict, Verdict::GaveUp { .. })).count()
+    }
+}
+
+/// A line per checker with its counts, then every violation.
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut counts: BTreeMap<&str, [u64; 3]> = BTreeMap::new();
+        for check in &self.checks {
+            let column = match check.verdict {
+                Verdict::Ok => 0,
+                Verdict::Violation(_) => 1,
+                Verdict::GaveUp { .. } => 2,
+            };
+            counts.entry(check.checker).or_default()[column] += 1;
+        }
+        write!(f, "{:<14}  {:>6}  {:>10}  {:>7}", "checker", "ok", "violations", "gave up")?;
+        for (checker, [ok, violations, gave_up]) in counts {
+            write!(f, "\n{checker:<14}  {ok:>6}  {violations:>10}  {gave_up:>7}")?;
+        }
+        self.violations().try_for_each(|(checker, violation)| write!(f, "\n\n[{checker}] {violation}"))
+    }
+}

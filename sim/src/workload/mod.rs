@@ -1,0 +1,90 @@
+//! The clients: what they ask the servers for, over real HTTP, and how they misbehave.
+//!
+//! A workload is a future for each client host. It knows its own [`World`](quorate::world::World) and the servers'
+//! addresses, and records what it saw; what that proves is for the checkers.
+
+pub mod http;
+pub mod kv;
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex};
+
+use crate::history::{Call, History, OperationId, Outcome};
+use crate::observer::Observations;
+
+/// What all clients of a run share.
+pub struct Shared {
+    /// The servers' HTTP addresses.
+    pub servers: Vec<SocketAddr>,
+    /// What the clients did and saw.
+    pub history: Mutex<Recorder>,
+    /// What the observer saw.
+    pub observations: Mutex<Observations>,
+    phase: AtomicU8,
+}
+
+/// Where a run stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Phase {
+    /// Clients work, faults happen.
+    Storm,
+    /// Clients finish what they have begun, nothing goes wrong any more.
+    Calm,
+    /// Everything has been looked at.
+    Over,
+}
+
+impl Shared {
+    /// The beginning of a run.
+    pub fn new(servers: Vec<SocketAddr>) -> Arc<Self> {
+        Arc::new(Shared {
+            servers,
+            history: Mutex::default(),
+            observations: Mutex::default(),
+            phase: AtomicU8::new(Phase::Storm as u8),
+        })
+    }
+
+    /// Where the run stands.
+    pub fn phase(&self) -> Phase {
+        match self.phase.load(Ordering::Relaxed) {
+            0 => Phase::Storm,
+            1 => Phase::Calm,
+            _ => Phase::Over,
+        }
+    }
+
+    /// The run goes on to this phase.
+    pub fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+}
+
+/// The history while it is written: it numbers the events of all clients.
+#[derive(Debug, Default)]
+pub struct Recorder {
+    history: History,
+    events: u64,
+}
+
+impl Recorder {
+    /// A client is about to send an operation.
+    pub fn begin(&mut self, client: u32, key: &str, call: Call) -> OperationId {
+        self.events += 1;
+        self.history.invoke(self.events, client, key, call)
+    }
+
+    /// The client knows what came of it. Of an unknown outcome nothing is written: it may come true at any later time.
+    pub fn end(&mut self, id: OperationId, outcome: Outcome) {
+        self.events += 1;
+        if outcome != Outcome::Unknown {
+            self.history.complete(self.events, id, outcome);
+        }
+    }
+
+    /// What was written.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+}

@@ -1,0 +1,77 @@
+//! Clocks that are wrong: each machine's runs a little fast or slow, and its wall clock jumps.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use quorate::world::{Clock, Instant, Sleep, WallTime};
+
+use crate::engine::Time;
+
+/// When runs begin, by a wall clock that is right: 2023-11-14.
+const EPOCH_MILLIS: u64 = 1_700_000_000_000;
+/// A clock starts above zero, so that subtracting a time-out from `now` stays meaningful; as the real one does.
+const HEAD_START: Duration = Duration::from_secs(60);
+
+/// How far the clocks of one machine are off.
+#[derive(Debug, Default)]
+pub struct Drift {
+    /// Parts per million by which it runs fast. Set before the first start and constant: a monotonic clock never goes back.
+    rate_ppm: AtomicI64,
+    /// Milliseconds by which its wall clock is ahead.
+    wall_millis: AtomicI64,
+}
+
+impl Drift {
+    /// Sets the rate, in parts per million of excess.
+    pub fn set_rate(&self, ppm: i64) {
+        self.rate_ppm.store(ppm, Ordering::Relaxed);
+    }
+
+    /// Sets how far the wall clock is ahead.
+    pub fn set_wall(&self, millis: i64) {
+        self.wall_millis.store(millis, Ordering::Relaxed);
+    }
+
+    fn local(&self, elapsed: Duration) -> u64 {
+        scale(elapsed.as_nanos() as u64, 1_000_000 + self.rate_ppm.load(Ordering::Relaxed), 1_000_000)
+    }
+
+    fn real(&self, local: Duration) -> Duration {
+        let nanos = u64::try_from(local.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(scale(nanos, 1_000_000, 1_000_000 + self.rate_ppm.load(Ordering::Relaxed)))
+    }
+}
+
+fn scale(nanos: u64, by: i64, over: i64) -> u64 {
+    let scaled = i128::from(nanos) * i128::from(by) / i128::from(over);
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
+/// The clocks as a process sees them.
+pub struct SimClock {
+    time: Arc<dyn Time>,
+    drift: Arc<Drift>,
+}
+
+impl SimClock {
+    /// Clocks over true time.
+    pub fn new(time: Arc<dyn Time>, drift: Arc<Drift>) -> Self {
+        SimClock { time, drift }
+    }
+}
+
+impl Clock for SimClock {
+    fn now(&self) -> Instant {
+        Instant(self.drift.local(self.time.elapsed())) + HEAD_START
+    }
+
+    fn wall(&self) -> WallTime {
+        let right = EPOCH_MILLIS + self.time.elapsed().as_millis() as u64;
+        WallTime(right.saturating_add_signed(self.drift.wall_millis.load(Ordering::Relaxed)))
+    }
+
+    fn sleep_until(&self, deadline: Instant) -> Sleep {
+        self.time.sleep(self.drift.real(deadline.since(self.now())))
+    }
+}

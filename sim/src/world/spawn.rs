@@ -1,0 +1,179 @@
+//! Tasks that a machine may hold back: a pause, a slow machine, another order.
+//!
+//! Every task of a machine is polled through its [`Gate`]. Paused, it withholds all polls, and wakes every task when it
+//! opens: what `SIGSTOP` and a long garbage collection do. Slow, it lets time pass before a poll. And it may let a task
+//! wait for one more turn, so that others come first: one thread then shows more of the orders that several would.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use quorate::world::{Abort, BoxTask, Sleep, Spawn};
+
+use super::hold;
+use crate::engine::Time;
+use crate::rng::Rng;
+use crate::trace;
+
+/// What holds back the tasks of one machine.
+pub struct Gate {
+    name: Arc<str>,
+    state: Mutex<State>,
+}
+
+struct State {
+    rng: Rng,
+    /// Of a thousand polls, so many let others go first.
+    skip_per_mille: u64,
+    /// Longest time that a poll waits.
+    slow: Option<Duration>,
+    /// The tasks that were woken while paused.
+    paused: Option<Vec<Waker>>,
+}
+
+/// What is to happen to one poll.
+enum Ruling {
+    Poll,
+    Withheld,
+    Later,
+    After(Duration),
+}
+
+impl Gate {
+    /// An open gate.
+    pub fn new(name: &str, rng: Rng) -> Self {
+        Gate { name: name.into(), state: Mutex::new(State { rng, skip_per_mille: 0, slow: None, paused: None }) }
+    }
+
+    /// Of a thousand polls, how many let other tasks go first.
+    pub fn set_jitter(&self, per_mille: u64) {
+        hold(&self.state).skip_per_mille = per_mille;
+    }
+
+    /// Makes a tenth of all polls wait for up to this long.
+    pub fn set_slow(&self, slow: Option<Duration>) {
+        hold(&self.state).slow = slow;
+    }
+
+    /// Withholds all polls.
+    pub fn pause(&self) {
+        hold(&self.state).paused.get_or_insert_default();
+    }
+
+    /// Ends a pause. Nothing happens if there is none.
+    pub fn resume(&self) {
+        let held = hold(&self.state).paused.take();
+        held.into_iter().flatten().for_each(Waker::wake);
+    }
+
+    /// Runs a future of this machine behind the gate.
+    pub fn guard<F: Future>(
+        self: &Arc<Self>,
+        time: Arc<dyn Time>,
+        future: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
+        Gated { gate: self.clone(), time, delay: None, future }
+    }
+
+    fn rule(&self, waker: &Waker) -> Ruling {
+        let mut state = hold(&self.state);
+        if let Some(held) = &mut state.paused {
+            if !held.iter().any(|other| other.will_wake(waker)) {
+                held.push(waker.clone());
+            }
+            return Ruling::Withheld;
+        }
+        if let Some(slow) = state.slow
+            && state.rng.chance(100)
+        {
+            let micros = state.rng.below(slow.as_micros() as u64);
+            return Ruling::After(Duration::from_micros(micros));
+        }
+        let skip = state.skip_per_mille;
+        if skip > 0 && state.rng.chance(skip) { Ruling::Later } else { Ruling::Poll }
+    }
+}
+
+pin_project_lite::pin_project! {
+    struct Gated<F> {
+        gate: Arc<Gate>,
+        time: Arc<dyn Time>,
+        delay: Option<Sleep>,
+        #[pin]
+        future: F,
+    }
+}
+
+impl<F: Future> Future for Gated<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let served = match this.delay {
+            Some(delay) => delay.as_mut().poll(cx).is_ready(),
+            None => false,
+        };
+        if this.delay.is_some() && !served {
+            return Poll::Pending;
+        }
+        *this.delay = None;
+        match this.gate.rule(cx.waker()) {
+            Ruling::Withheld => return Poll::Pending,
+            Ruling::Later => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            // A poll that has waited does not wait again.
+            Ruling::After(wait) if !served => {
+                let mut delay = this.time.sleep(wait);
+                if delay.as_mut().poll(cx).is_pending() {
+                    *this.delay = Some(delay);
+                    return Poll::Pending;
+                }
+            }
+            Ruling::After(_) | Ruling::Poll => {}
+        }
+        let _host = trace::on(&this.gate.name);
+        this.future.poll(cx)
+    }
+}
+
+/// Lets other tasks have a turn. Tokio's own needs tokio's scheduler, which is not every engine's.
+pub(super) async fn turn() {
+    let mut had = false;
+    std::future::poll_fn(|cx| {
+        if std::mem::replace(&mut had, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}
+
+/// Tasks of one process.
+pub struct SimSpawn {
+    gate: Arc<Gate>,
+    time: Arc<dyn Time>,
+    run: fn(BoxTask) -> Box<dyn Abort>,
+}
+
+impl SimSpawn {
+    /// Tasks behind a gate, run by the engine.
+    pub fn new(gate: Arc<Gate>, time: Arc<dyn Time>, run: fn(BoxTask) -> Box<dyn Abort>) -> Self {
+        SimSpawn { gate, time, run }
+    }
+}
+
+impl Spawn for SimSpawn {
+    fn spawn(&self, task: BoxTask) -> Box<dyn Abort> {
+        (self.run)(Box::pin(self.gate.guard(self.time.clone(), task)))
+    }
+
+    // There are no threads in here: it is done before the next task runs, and takes no time.
+    fn blocking(&self, work: Box<dyn FnOnce() + Send>) {
+        work();
+    }
+}
