@@ -130,9 +130,9 @@ pub const FULL_DISK_RETRY: Duration = Duration::from_millis(500);
 
 /// Log bytes after which a checkpoint is taken: bounds the log's memory, its disk use and a restart's replay.
 pub const CHECKPOINT_LOG_BYTES: u64 = 32 * MIB as u64;
-/// A checkpoint is taken this long after the last one if anything was written since.
+/// A checkpoint is taken this long after the last one if anything was written since; `raft_snapshot_interval` changes it.
 pub const CHECKPOINT_INTERVAL: Duration = Duration::from_secs(30);
-/// Log bytes kept behind the checkpoint, for followers that lag a little.
+/// Log bytes kept behind the checkpoint, for followers that lag a little; `raft_trailing_logs` can make it less.
 pub const KEEP_LOG_BYTES: u64 = 8 * MIB as u64;
 /// Unpurged log bytes beyond which writes are refused: checkpoints must be failing.
 pub const MAX_LOG_BYTES: u64 = 256 * MIB as u64;

@@ -16,7 +16,7 @@ use crate::agent::{Agent, Identity, Settings, Watches};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::http::{self, HttpConfig};
-use crate::raft::{self, Cluster, Finding, Member, Options, Raft};
+use crate::raft::{self, Checkpoints, Cluster, Finding, Member, Options, Raft};
 use crate::rpc;
 use crate::storage::checkpoint::{CheckpointStore, FjallCheckpoint, MemoryCheckpoint};
 use crate::storage::{self, Wal};
@@ -100,6 +100,7 @@ pub async fn start_with(mut world: World, config: Config, open_checkpoint: OpenC
         member: Member { name: config.node_name.clone(), address: SocketAddr::new(advertise, server_port).to_string() },
         bootstrap: config.bootstrap || config.bootstrap_expect == 1,
         multiplier: config.performance.raft_multiplier,
+        checkpoints: Checkpoints { interval: config.checkpoints.interval, trailing: config.checkpoints.trailing },
         finding: finding(&config),
     };
     let raft = Raft::start(&world, options, wal, store, watches.observer()).await?;

@@ -116,7 +116,7 @@ impl Scene {
 }
 
 /// Cluster sizes, as often as they are to be drawn.
-const DRAWN_NODES: &[usize] = &[1];
+const DRAWN_NODES: &[usize] = &[1, 3, 3, 5];
 
 /// A run while it runs.
 pub struct Stage {

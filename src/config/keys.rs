@@ -162,7 +162,8 @@ const NO_DNS: &str = "DNS is not served yet";
 const NO_CATALOG: &str = "services and checks from the configuration are not registered yet";
 const NO_WATCHES: &str = "watches in the configuration do not run yet";
 const NO_METRICS: &str = "metrics are not sent anywhere yet";
-const OWN_LOG: &str = "the log and its checkpoints need no tuning: they are bounded by bytes and time";
+const OWN_LOG: &str = "there is one kind of log, and it needs no tuning";
+const BY_BYTES: &str = "a checkpoint is due after so many bytes of the log, or after raft_snapshot_interval";
 const STDOUT: &str = "logs go to standard output, where systemd and containers collect them";
 const OLD: &str = "a key of old versions of Consul; nothing replaces it";
 const NO_RATES: &str = "requests are bounded by what is in flight, not by rate";
@@ -318,9 +319,9 @@ static TABLE: &[Key] = &[
     key("raft_boltdb", Any, Idle(OWN_LOG)),
     key("raft_logstore", Any, Idle(OWN_LOG)),
     key("raft_protocol", Number, Idle("there is one raft protocol, the current one; nothing replaces this key")),
-    key("raft_snapshot_interval", Duration, Idle(OWN_LOG)),
-    key("raft_snapshot_threshold", Number, Idle(OWN_LOG)),
-    key("raft_trailing_logs", Number, Idle(OWN_LOG)),
+    key("raft_snapshot_interval", Duration, Used),
+    key("raft_snapshot_threshold", Number, Idle(BY_BYTES)),
+    key("raft_trailing_logs", Number, Used),
     key("read_replica", Bool, Idle("read replicas belong to Consul Enterprise")),
     key("reconnect_timeout", Duration, Idle(NO_GOSSIP)),
     key("reconnect_timeout_wan", Duration, Idle(NO_WAN)),

@@ -57,6 +57,8 @@ pub struct Config {
     pub enable_debug: bool,
     /// Timing of agreement.
     pub performance: Performance,
+    /// When the log is shortened.
+    pub checkpoints: Checkpoints,
     /// Whether JSON answers are always indented.
     pub pretty_json: bool,
     /// Where the process id is written.
@@ -122,6 +124,15 @@ pub struct Performance {
     /// Stretches heartbeats and elections; within [`crate::limits::RAFT_MULTIPLIER`]. 1 where Consul has 5: fast
     /// failover.
     pub raft_multiplier: u32,
+}
+
+/// When a server takes a checkpoint, and how much of the log it keeps behind it. Both are bounded by bytes as well.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// `raft_snapshot_interval`: the longest time between two, if anything was written.
+    pub interval: Duration,
+    /// `raft_trailing_logs`: the most entries that are kept for followers that lag a little.
+    pub trailing: u64,
 }
 
 /// How other nodes are found.

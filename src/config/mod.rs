@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 
 use crate::error::Result;
 use crate::world::World;
-pub use meant::{Addresses, Config, Join, Limits, LogLevel, Performance, Ports};
+pub use meant::{Addresses, Checkpoints, Config, Join, Limits, LogLevel, Performance, Ports};
 use merge::Merged;
 use raw::{Format, Layer};
 

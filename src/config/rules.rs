@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::address;
-use super::meant::{Addresses, Config, Join, Limits, LogLevel, Performance, Ports};
+use super::meant::{Addresses, Checkpoints, Config, Join, Limits, LogLevel, Performance, Ports};
 use super::merge::{Merged, Setting};
 use crate::api::duration::GoDuration;
 use crate::error::{Error, Result};
@@ -55,6 +55,10 @@ pub fn config(merged: &Merged, dev: bool, net: &dyn Network, mut warnings: Vec<S
         log_json: read.flag("log_json", false),
         enable_debug: read.flag("enable_debug", false),
         performance: Performance { raft_multiplier: raft_multiplier(&read)? },
+        checkpoints: Checkpoints {
+            interval: read.duration("raft_snapshot_interval", limits::CHECKPOINT_INTERVAL)?,
+            trailing: read.number("raft_trailing_logs", i64::MAX, 1, i64::MAX)?.unsigned_abs(),
+        },
         pretty_json: dev,
         pid_file: read.text("pid_file").filter(|path| !path.is_empty()).map(PathBuf::from),
         join: Join {

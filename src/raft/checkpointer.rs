@@ -8,6 +8,7 @@
 //! it succeeds, and meanwhile the log grows until its own bound refuses writes ([`crate::limits::MAX_LOG_BYTES`]).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use openraft::async_runtime::WatchReceiver;
@@ -21,6 +22,21 @@ use crate::state::{Loader, State, StoredRow};
 use crate::storage::Wal;
 use crate::storage::checkpoint::{CheckpointRow, CheckpointStore, Rows};
 use crate::world::World;
+
+/// When checkpoints are due, besides after [`limits::CHECKPOINT_LOG_BYTES`] of the log, and what of the log stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Checkpoints {
+    /// This long after the last one, if anything was written since.
+    pub interval: Duration,
+    /// Entries kept behind a checkpoint at most, within [`limits::KEEP_LOG_BYTES`].
+    pub trailing: u64,
+}
+
+impl Default for Checkpoints {
+    fn default() -> Self {
+        Checkpoints { interval: limits::CHECKPOINT_INTERVAL, trailing: u64::MAX }
+    }
+}
 
 /// Keeps the checkpoint.
 pub(super) struct Checkpointer {
@@ -109,7 +125,7 @@ impl Checkpointer {
 ///
 /// What is due is read off the log and the newest checkpoint each time, never counted: a count would begin anew with each
 /// restart, and a server that restarts often would never take a checkpoint.
-pub(super) async fn run(world: World, raft: OpenRaft, wal: Wal) {
+pub(super) async fn run(world: World, raft: OpenRaft, wal: Wal, due: Checkpoints) {
     let mut asked = world.clock.now();
     let mut purged: Option<LogId> = None;
     loop {
@@ -120,7 +136,7 @@ pub(super) async fn run(world: World, raft: OpenRaft, wal: Wal) {
             (metrics.snapshot, metrics.last_applied)
         };
         let large = wal.index_keeping(limits::CHECKPOINT_LOG_BYTES) > snapshot.map(|log_id| log_id.index);
-        let old = world.clock.now().since(asked) >= limits::CHECKPOINT_INTERVAL;
+        let old = world.clock.now().since(asked) >= due.interval;
         if applied > snapshot && (large || old) {
             asked = world.clock.now();
             // openraft ignores this while a checkpoint is being taken.
@@ -130,7 +146,9 @@ pub(super) async fn run(world: World, raft: OpenRaft, wal: Wal) {
         }
         if snapshot > purged {
             purged = snapshot;
-            let upto = snapshot.map(|log_id| log_id.index).min(wal.index_keeping(limits::KEEP_LOG_BYTES));
+            let newest = applied.map_or(0, |log_id| log_id.index);
+            let spare = wal.index_keeping(limits::KEEP_LOG_BYTES).max(newest.checked_sub(due.trailing));
+            let upto = snapshot.map(|log_id| log_id.index).min(spare);
             if let Some(upto) = upto
                 && raft.trigger().purge_log(upto).await.is_err()
             {

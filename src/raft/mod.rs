@@ -62,6 +62,7 @@ use state_machine::StateMachine;
 use types::{OpenRaft, Proposal};
 use view::Published;
 
+pub use checkpointer::Checkpoints;
 pub use cluster::{Cluster, read_id, write_id};
 pub use join::Finding;
 pub use membership::Server;
@@ -79,6 +80,8 @@ pub struct Options {
     pub bootstrap: bool,
     /// Stretches heartbeats and election time-outs; see [`limits::RAFT_MULTIPLIER`].
     pub multiplier: u32,
+    /// When the log is shortened.
+    pub checkpoints: Checkpoints,
     /// How it finds the others if it is not a member yet.
     pub finding: Finding,
 }
@@ -161,14 +164,14 @@ impl Raft {
             tasks: OnceLock::new(),
         };
         let raft = Raft { inner: Arc::new(inner) };
-        raft.run(waiting);
+        raft.run(options.checkpoints, waiting);
         Ok(raft)
     }
 
-    fn run(&self, waiting: reads::Queue) {
+    fn run(&self, checkpoints: Checkpoints, waiting: reads::Queue) {
         let Inner { world, raft, wal, .. } = &*self.inner;
         let tasks = vec![
-            world.spawn(checkpointer::run(world.clone(), raft.clone(), wal.clone())),
+            world.spawn(checkpointer::run(world.clone(), raft.clone(), wal.clone(), checkpoints)),
             world.spawn(reads::run(self.clone(), waiting)),
             world.spawn(membership::addresses(self.clone())),
             world.spawn(membership::promote(self.clone())),

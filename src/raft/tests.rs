@@ -15,7 +15,8 @@ use crate::world::{MemoryDisk, real};
 fn run<F: Future<Output = ()>>(test: impl FnOnce(Machine) -> F) {
     real::block_on(|mut world| {
         world.disk = Arc::new(MemoryDisk::default());
-        test(Machine { world, store: Arc::new(MemoryCheckpoint::new()), seen: Arc::default() })
+        let (store, seen) = (Arc::new(MemoryCheckpoint::new()), Arc::default());
+        test(Machine { world, store, seen, checkpoints: Checkpoints::default() })
     })
     .unwrap();
 }
@@ -26,6 +27,7 @@ struct Machine {
     world: World,
     store: Arc<dyn CheckpointStore>,
     seen: Arc<Seen>,
+    checkpoints: Checkpoints,
 }
 
 /// Every change that was published, in order.
@@ -43,7 +45,8 @@ impl Machine {
         let wal = Wal::open(&self.world, Path::new("wal")).await?;
         let member = Member { name: "one".into(), address: "127.0.0.1:8300".into() };
         let cluster = Cluster::open(&self.world, Path::new(""), Uuid::from_u128(1)).await?;
-        let options = Options { cluster, member, bootstrap: true, multiplier: 1, finding: Finding::default() };
+        let (checkpoints, finding) = (self.checkpoints, Finding::default());
+        let options = Options { cluster, member, bootstrap: true, multiplier: 1, checkpoints, finding };
         Raft::start(&self.world, options, wal, self.store.clone(), self.seen.clone()).await
     }
 }
@@ -142,6 +145,22 @@ fn a_server_that_restarts_often_still_takes_checkpoints() {
             }
             raft.shutdown().await;
         }
+    });
+}
+
+#[test]
+fn checkpoints_by_time_keep_no_more_of_the_log_than_they_are_told_to() {
+    run(|mut machine| async move {
+        machine.checkpoints = Checkpoints { interval: Duration::from_millis(1), trailing: 20 };
+        let raft = machine.start().await.unwrap();
+        for number in 0..50 {
+            raft.propose(None, set(&format!("k{number}"), "v")).await.unwrap();
+        }
+        let newest = raft.view().applied_index().unwrap();
+        while raft.inner.wal.purged().is_none_or(|purged| purged.index < newest - 20) {
+            machine.world.sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(raft.inner.wal.purged().unwrap().index, newest - 20);
     });
 }
 
