@@ -17,7 +17,7 @@ use super::types::{
 use crate::error::Error;
 use crate::limits;
 use crate::storage::Wal;
-use crate::storage::wal::Done;
+use crate::storage::wal::{Done, LogEntry};
 
 /// The log as openraft sees it.
 #[derive(Clone)]
@@ -28,6 +28,17 @@ pub(super) struct LogStore {
 impl LogStore {
     pub(super) fn new(wal: Wal) -> Self {
         LogStore { wal }
+    }
+
+    /// The entries of a range that openraft was promised. A log that has failed takes no more, and openraft may ask for what
+    /// was refused before it hears of it: that must not look like a log without these entries.
+    fn read(&self, start: u64, end: u64) -> io::Result<Vec<LogEntry>> {
+        let entries = self.wal.entries(start, end);
+        let whole = entries.len() as u64 == end.saturating_sub(start);
+        match self.wal.failure() {
+            Some(error) if !whole => Err(io::Error::other(error)),
+            _ => Ok(entries),
+        }
     }
 
     /// Starts an operation and waits until it is durable.
@@ -56,14 +67,14 @@ impl RaftLogReader<TypeConfig> for LogStore {
             Bound::Excluded(index) => *index,
             Bound::Unbounded => u64::MAX,
         };
-        self.wal.entries(start, end).into_iter().map(to_raft_entry).collect()
+        self.read(start, end)?.into_iter().map(to_raft_entry).collect()
     }
 
     /// As much as one message carries, and at least one entry.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<RaftEntry>> {
-        let mut entries = self.wal.entries(start, end);
+        let mut entries = self.read(start, end)?;
         let mut bytes = 0;
-        let fits = |entry: &crate::storage::wal::LogEntry| {
+        let fits = |entry: &LogEntry| {
             bytes += entry.bytes.len();
             bytes <= limits::APPEND_BYTES
         };
@@ -123,5 +134,35 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         // A purge that a crash undoes is made again; nobody needs to wait for it.
         self.wal.purge(to_position(&log_id), Box::new(|_| ()));
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::storage::wal::{EntryKind, Position};
+    use crate::world::{MemoryDisk, real};
+
+    /// Found by the simulator: openraft applied entries that a log which had just failed had refused, and found none.
+    #[test]
+    fn a_log_that_has_failed_does_not_pass_for_one_without_the_entries() {
+        real::block_on(|mut world| async move {
+            world.disk = Arc::new(MemoryDisk::default());
+            let wal = Wal::open(&world, Path::new("wal")).await.unwrap();
+            let mut log = LogStore::new(wal.clone());
+            let entry =
+                |index| LogEntry { at: Position { term: 1, index }, kind: EntryKind::Blank, bytes: Vec::new().into() };
+            log.synced(|wal, done| wal.append(vec![entry(1)], done)).await.unwrap();
+            log.synced(|wal, done| wal.append(vec![entry(7)], done)).await.expect_err("a gap ends the log");
+            log.synced(|wal, done| wal.append(vec![entry(2)], done)).await.expect_err("it takes no more");
+            assert_eq!(log.try_get_log_entries(1..2).await.unwrap().len(), 1, "what it has can be read");
+            let error = log.try_get_log_entries(1..3).await.unwrap_err();
+            assert!(error.to_string().contains("out of order"), "{error}");
+            log.limited_get_log_entries(2, 3).await.unwrap_err();
+        })
+        .unwrap();
     }
 }
