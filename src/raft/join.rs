@@ -74,6 +74,7 @@ impl Raft {
     pub(super) fn greeted(&self, greeting: Greeting) -> Result<Greeting> {
         let greeting = greeting.check()?;
         let meeting = &self.inner.meeting;
+        self.inner.links.meet(greeting.id, &greeting.member);
         if !greeting.initialized && !self.initialized() {
             meeting.meet(&self.inner.world, greeting.id, &greeting.member);
         }

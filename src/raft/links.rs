@@ -1,7 +1,8 @@
 //! The ways to the other servers: who is where now, and calls to them.
 //!
 //! openraft makes a connection object with the address that a member had then; the address is looked up here at every
-//! use, so that a server which comes back at another one is found.
+//! use, so that a server which comes back at another one is found. Such a server says where it is now ([`Links::meet`])
+//! before the membership does: the vote of one that has moved may be what a majority lacks to agree on its new address.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -27,6 +28,8 @@ pub(super) struct Links {
     pool: Pool,
     /// The members of the newest membership in this server's log.
     members: ArcSwap<BTreeMap<Uuid, Member>>,
+    /// Members that have said that they are elsewhere.
+    moved: ArcSwap<BTreeMap<Uuid, Member>>,
     /// When a leader was last heard here, on this server's clock; 0 is never.
     heard: AtomicU64,
 }
@@ -66,20 +69,42 @@ impl From<Error> for Failed {
 impl Links {
     pub(super) fn new(world: &World, cluster: Cluster) -> Self {
         let pool = Pool::new(world, cluster.identity());
-        Links { world: world.clone(), cluster, pool, members: ArcSwap::default(), heard: AtomicU64::new(0) }
+        let (members, moved) = (ArcSwap::default(), ArcSwap::default());
+        Links { world: world.clone(), cluster, pool, members, moved, heard: AtomicU64::new(0) }
     }
 
-    /// Takes over the addresses of a membership.
+    /// Takes over the addresses of a membership. A new one for a server is newer than what the server said.
     pub(super) fn learn(&self, membership: &Membership) {
-        let members = membership.nodes().map(|(id, member)| (*id, member.clone())).collect();
-        self.members.store(Arc::new(members));
+        let members: BTreeMap<Uuid, Member> = membership.nodes().map(|(id, member)| (*id, member.clone())).collect();
+        let before = self.members.swap(Arc::new(members.clone()));
+        self.moved.rcu(|moved| {
+            let mut moved = BTreeMap::clone(moved);
+            moved.retain(|id, _| members.get(id).is_some_and(|member| before.get(id) == Some(member)));
+            moved
+        });
     }
 
-    /// The client of a server, at the address of the newest membership that names it, else at `last_known`.
+    /// A server says where it is. Only of members it is remembered; that it is who it says shows when it is called.
+    pub(super) fn meet(&self, id: Uuid, member: &Member) {
+        let elsewhere = self.members.load().get(&id).is_some_and(|known| known.address != member.address);
+        if elsewhere && self.moved.load().get(&id) != Some(member) {
+            self.moved.rcu(|moved| {
+                let mut moved = BTreeMap::clone(moved);
+                moved.insert(id, member.clone());
+                moved
+            });
+        }
+    }
+
+    /// The client of a server: where it said it is, else at the address of the newest membership that names it, else at
+    /// `last_known`.
     pub(super) fn client(&self, id: Uuid, last_known: &Member) -> Result<Arc<Client>> {
-        let members = self.members.load();
-        let member = members.get(&id).unwrap_or(last_known);
-        Ok(self.pool.get(address(member)?, Some(id)))
+        Ok(self.pool.get(self.whereabouts(id, last_known)?, Some(id)))
+    }
+
+    fn whereabouts(&self, id: Uuid, last_known: &Member) -> Result<SocketAddr> {
+        let (moved, members) = (self.moved.load(), self.members.load());
+        address(moved.get(&id).or_else(|| members.get(&id)).unwrap_or(last_known))
     }
 
     /// Asks a server.
@@ -129,4 +154,44 @@ async fn call<Q: Stored, A: Stored>(client: &Client, kind: u8, question: &Q, dea
 pub(super) fn address(member: &Member) -> Result<SocketAddr> {
     let wrong = |_| Error::Retry(format!("server {} has no usable address: {:?}", member.name, member.address));
     member.address.parse().map_err(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::path::Path;
+
+    use super::*;
+    use crate::world::{MemoryDisk, real};
+
+    fn at(port: u16) -> Member {
+        Member { name: "one".into(), address: format!("10.0.0.1:{port}") }
+    }
+
+    fn membership(port: u16) -> Membership {
+        let one = Uuid::from_u128(1);
+        Membership::new(vec![BTreeSet::from([one])], BTreeMap::from([(one, at(port))])).unwrap()
+    }
+
+    /// Found by the simulator: a majority needed the vote of a server that had moved, and looked for it where it had been.
+    #[test]
+    fn a_member_that_says_it_has_moved_is_found_until_the_membership_knows_better() {
+        real::block_on(|mut world: World| async move {
+            world.disk = Arc::new(MemoryDisk::default());
+            let cluster = Cluster::open(&world, Path::new(""), Uuid::from_u128(9)).await.unwrap();
+            let (links, one) = (Links::new(&world, cluster), Uuid::from_u128(1));
+            let goes_to = || links.whereabouts(one, &at(1)).unwrap().port();
+            assert_eq!(goes_to(), 1, "nobody knows it");
+            links.meet(one, &at(2));
+            assert_eq!(goes_to(), 1, "it is no member");
+            links.learn(&membership(3));
+            assert_eq!(goes_to(), 3);
+            links.meet(one, &at(4));
+            links.learn(&membership(3));
+            assert_eq!(goes_to(), 4, "the membership said nothing new");
+            links.learn(&membership(5));
+            assert_eq!(goes_to(), 5, "an agreed move is newer");
+        })
+        .unwrap();
+    }
 }
