@@ -140,10 +140,12 @@ fn one<E: Engine>(args: &Args) -> bool {
 }
 
 fn drawn(scene: &Scene) -> String {
-    let Scene { seed, nodes, span, tick, latency, jitter, draw, mix } = scene;
+    let Scene { seed, nodes, spare, setup, span, tick, latency, jitter, draw, mix } = scene;
+    let crate::server::Setup { checkpoint_every, trailing, .. } = setup;
     let crate::workload::kv::Mix { clients, keys, reads, deletes, compares, abandons, pause, padding } = mix;
     format!(
-        "seed     {seed}\ncluster  {nodes} servers, {span:?} of storm, steps of {tick:?}, latency to {latency:?}, jitter {jitter}‰\n\
+        "seed     {seed}\ncluster  {nodes} servers and {spare} to join, {span:?} of storm, steps of {tick:?}, latency to {latency:?}, \
+         jitter {jitter}‰\nlog      a checkpoint every {checkpoint_every:?}, {trailing} entries behind it\n\
          clients  {clients} on {keys} keys, pause to {pause:?}; {reads}‰ reads, {deletes}‰ deletes, {compares}‰ compares, \
          {abandons}‰ abandoned, values of {padding} bytes\nfaults   {draw}"
     )

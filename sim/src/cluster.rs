@@ -1,132 +1,21 @@
-//! The servers of a run: the real node on simulated machines, started, stopped, cut off and started again.
+//! The servers of a run: started, stopped, cut off, replaced and started again.
 //!
-//! A [`Server`] is what its process and the run share; [`process`] is the process: the real `quorate::node`, configured as
-//! an operator would. [`Cluster`] carries out faults on whatever engine runs the hosts. It knows what is wrong at any time,
-//! so a server that ends without a reason is a violation.
+//! [`Cluster`] carries out faults on whatever engine runs the hosts. It knows what is wrong at any time, so a server that
+//! ends without a reason is a violation. What only the cluster itself can do, such as removing a server, it leaves to the
+//! [operator](crate::workload::operator), a client.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use quorate::config::{Config, FlagValue, Flags};
-use quorate::error::{Error, Result};
-use quorate::limits;
-use quorate::storage::CheckpointStore;
-use quorate::world::World;
-use serde_json::{Value, json};
-use tokio::sync::Notify;
-
-use crate::engine::{Primitives, Time};
 use crate::event;
 use crate::nemesis::{Fault, Nemesis, Planned, Step};
-use crate::world::{Machine, hold};
+use crate::server::{Exit, Server};
+use crate::workload::operator::Errands;
 
-/// Where servers keep everything.
-const DATA: &str = "/data";
 /// How soon a supervisor starts a process again that ended by itself.
 const RESPAWN: Duration = Duration::from_millis(1000);
-/// Port of the HTTP API.
-const HTTP: u16 = 8500;
-/// Port of the servers among themselves.
-const RPC: u16 = 8300;
-
-/// One server: its machine, and what its process and the run tell each other.
-pub struct Server {
-    /// Its machine.
-    pub machine: Arc<Machine>,
-    /// Its address.
-    pub ip: IpAddr,
-    /// The addresses of all servers.
-    pub peers: Vec<IpAddr>,
-    stop: Notify,
-    exit: Mutex<Option<Exit>>,
-}
-
-/// How a process ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
-    /// As it was told to.
-    Stopped,
-    /// With an error, as a process that prints it and exits with 1.
-    Failed(Error),
-}
-
-impl Server {
-    /// A server with an empty data directory.
-    pub fn new(machine: Arc<Machine>, ip: IpAddr, peers: Vec<IpAddr>) -> Arc<Self> {
-        machine.disk.prepare(Path::new(DATA));
-        Arc::new(Server { machine, ip, peers, stop: Notify::new(), exit: Mutex::default() })
-    }
-
-    /// Where its HTTP API listens.
-    pub fn http_addr(&self) -> SocketAddr {
-        SocketAddr::new(self.ip, HTTP)
-    }
-
-    /// Where it listens for other servers.
-    pub fn rpc_addr(&self) -> SocketAddr {
-        SocketAddr::new(self.ip, RPC)
-    }
-
-    fn flags(&self) -> Flags {
-        let set = |key, value: Value| FlagValue { flag: "-simulated", key, value };
-        let mut scalars = vec![
-            set("server", json!(true)),
-            set("node_name", json!(self.machine.name)),
-            set("data_dir", json!(DATA)),
-            set("bind_addr", json!(self.ip.to_string())),
-            set("client_addr", json!("0.0.0.0")),
-            set("ports.http", json!(HTTP)),
-            set("ports.server", json!(RPC)),
-            set("retry_interval", json!("1s")),
-        ];
-        let mut lists = Vec::new();
-        if self.peers.len() == 1 {
-            scalars.push(set("bootstrap", json!(true)));
-        } else {
-            scalars.push(set("bootstrap_expect", json!(self.peers.len())));
-            let others = self.peers.iter().filter(|ip| **ip != self.ip);
-            let others: Vec<String> = others.map(|ip| format!("{ip}:{RPC}")).collect();
-            lists.push(set("retry_join", json!(others)));
-        }
-        Flags { scalars, lists, ..Flags::default() }
-    }
-}
-
-/// The process of a server, from its start. When the real one would exit, this leaves word of it and stays, for the run
-/// to end it as an operating system would: at once, with all its tasks and sockets.
-pub async fn process(server: Arc<Server>, engine: Primitives) {
-    let machine = server.machine.clone();
-    let world = machine.boot(engine.clone());
-    event!("start", "{}", machine.name);
-    let life = world.clone().enter(life(server.clone(), world, engine.time.clone()));
-    let exit = match machine.gate.guard(engine.time, life).await {
-        Ok(()) => Exit::Stopped,
-        Err(error) => Exit::Failed(error),
-    };
-    hold(&server.exit).get_or_insert(exit);
-    std::future::pending().await
-}
-
-async fn life(server: Arc<Server>, world: World, time: Arc<dyn Time>) -> Result<()> {
-    let config = Config::load(&world, &server.flags()).await?;
-    let checkpoint = server.machine.checkpoint.clone();
-    let open: quorate::node::OpenCheckpoint =
-        Box::new(move |_, _| Box::pin(async move { Ok(Arc::new(checkpoint.open(time)) as Arc<dyn CheckpointStore>) }));
-    let mut node = quorate::node::start_with(world.clone(), config, open).await?;
-    event!("ready", "{} {}", server.machine.name, node.node_id());
-    tokio::select! {
-        biased;
-        () = server.stop.notified() => {
-            // As the command line does: a node that does not stop is ended.
-            world.timeout(limits::LEAVE_WAIT, node.shutdown()).await;
-            Ok(())
-        }
-        error = node.stopped() => Err(error),
-    }
-}
 
 /// What an engine does with hosts. Hosts are named by their addresses.
 pub trait Hosts {
@@ -164,6 +53,7 @@ pub struct Cluster {
     everyone: Vec<IpAddr>,
     cuts: BTreeMap<(IpAddr, IpAddr), u32>,
     nemesis: Nemesis,
+    errands: Arc<Errands>,
     usual_latency: Duration,
     /// Faults that came to pass, by kind.
     pub happened: BTreeMap<crate::nemesis::Kind, u64>,
@@ -175,12 +65,20 @@ pub struct Cluster {
 
 impl Cluster {
     /// Servers that have just been started, among `everyone`.
-    pub fn new(servers: Vec<Arc<Server>>, everyone: Vec<IpAddr>, plan: Vec<Planned>, usual_latency: Duration) -> Self {
+    pub fn new(
+        servers: Vec<Arc<Server>>,
+        everyone: Vec<IpAddr>,
+        plan: Vec<Planned>,
+        errands: Arc<Errands>,
+        usual_latency: Duration,
+    ) -> Self {
+        let status = |server: &Arc<Server>| if server.enlisted() { Status::Up } else { Status::Down(Duration::MAX) };
         Cluster {
-            status: vec![Status::Up; servers.len()],
+            status: servers.iter().map(status).collect(),
             excused: vec![false; servers.len()],
             servers,
             everyone,
+            errands,
             cuts: BTreeMap::new(),
             nemesis: Nemesis::new(plan),
             usual_latency,
@@ -197,6 +95,9 @@ impl Cluster {
                 Step::Begin(fault, until) => self.begin(hosts, now, &fault, until),
                 Step::End(fault) => self.end(hosts, &fault),
             }
+        }
+        for fault in self.errands.take_done() {
+            self.carry_out(hosts, now, &fault);
         }
         for node in 0..self.servers.len() {
             self.follow(hosts, now, node);
@@ -219,7 +120,7 @@ impl Cluster {
         let server = self.servers[node].clone();
         let faults = server.machine.disk.faults();
         self.excused[node] |= faults.errors_per_mille > 0 || faults.full || faults.sync_failed;
-        if let Some(exit) = hold(&server.exit).take() {
+        if let Some(exit) = server.take_exit() {
             let again = match self.status[node] {
                 Status::Stopping(again) => again,
                 _ => now + RESPAWN,
@@ -249,16 +150,31 @@ impl Cluster {
         if !self.applies(fault) {
             return;
         }
+        if self.errands.ask(fault) {
+            // It has happened when it is done: `carry_out`.
+            return;
+        }
         let seconds = until.saturating_sub(now).as_secs_f64();
         self.note(now, format!("{fault} for {seconds:.3}s"));
-        *self.happened.entry(fault.kind()).or_default() += 1;
+        self.happens(fault);
         let machine = |node: &usize| &self.servers[*node].machine;
         match fault {
             Fault::Power(node) | Fault::Kill(node) => self.drop_process(hosts, *node, until, fault),
             Fault::Restart(node) => {
                 self.status[*node] = Status::Stopping(until);
-                self.servers[*node].stop.notify_one();
+                self.servers[*node].stop();
             }
+            Fault::Move(node) => {
+                self.servers[*node].move_on();
+                self.drop_process(hosts, *node, until, fault);
+            }
+            Fault::Grow => {
+                let spare = self.servers.iter().position(|server| !server.enlisted());
+                let Some(spare) = spare else { return };
+                self.servers[spare].enlist();
+                self.status[spare] = Status::Down(now);
+            }
+            Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..) => {}
             Fault::Pause(node) => machine(node).gate.pause(),
             Fault::Slow(node, by) => machine(node).gate.set_slow(Some(*by)),
             Fault::Partition(_, cuts) => cuts.iter().for_each(|(from, to)| self.cut(hosts, *from, *to)),
@@ -276,7 +192,7 @@ impl Cluster {
     /// Whether a fault makes a difference now: a process that does not run cannot be killed.
     fn applies(&self, fault: &Fault) -> bool {
         match fault {
-            Fault::Kill(node) | Fault::Restart(node) => self.status[*node] == Status::Up,
+            Fault::Kill(node) | Fault::Restart(node) | Fault::Move(node) => self.status[*node] == Status::Up,
             Fault::Power(node) => !matches!(self.status[*node], Status::Down(_)),
             _ => true,
         }
@@ -286,7 +202,7 @@ impl Cluster {
         let machine = |node: &usize| &self.servers[*node].machine;
         match fault {
             // They are started again when their time has come: see `follow`.
-            Fault::Power(_) | Fault::Kill(_) | Fault::Restart(_) => {}
+            Fault::Power(_) | Fault::Kill(_) | Fault::Restart(_) | Fault::Move(_) => {}
             Fault::Pause(node) => machine(node).gate.resume(),
             Fault::Slow(node, _) => machine(node).gate.set_slow(None),
             Fault::Partition(_, cuts) => cuts.iter().for_each(|(from, to)| self.heal(hosts, *from, *to)),
@@ -296,13 +212,28 @@ impl Cluster {
             Fault::Full(node) => machine(node).disk.set_faults(|faults| faults.full = false),
             Fault::Checkpoint(node, _) => machine(node).checkpoint.set_errors(0),
             Fault::Clock(node, _) => machine(node).drift.set_wall(0),
-            Fault::Reset(_) | Fault::Fsync(_) => {}
+            Fault::Reset(_) | Fault::Fsync(_) | Fault::Grow => {}
+            Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..) => {}
         }
+    }
+
+    /// What the operator did, or has prepared: a machine is lost, and an empty one starts in its place after a while.
+    fn carry_out(&mut self, hosts: &mut dyn Hosts, now: Duration, fault: &Fault) {
+        self.note(now, fault.to_string());
+        self.happens(fault);
+        if let Fault::Replace(node, away) | Fault::Destroy(node, away) = fault {
+            self.drop_process(hosts, *node, now + *away, fault);
+            self.servers[*node].replace_machine();
+        }
+    }
+
+    fn happens(&mut self, fault: &Fault) {
+        *self.happened.entry(fault.kind()).or_default() += 1;
     }
 
     fn drop_process(&mut self, hosts: &mut dyn Hosts, node: usize, until: Duration, fault: &Fault) {
         let server = self.servers[node].clone();
-        let power = matches!(fault, Fault::Power(_));
+        let power = matches!(fault, Fault::Power(_) | Fault::Replace(..) | Fault::Destroy(..));
         // A machine without power says no goodbye: the engine closes the sockets of dropped tasks, so nothing may get out.
         // Its kernel says it when only the process is gone.
         let others: Vec<IpAddr> = self.everyone.iter().copied().filter(|ip| power && *ip != server.ip).collect();
@@ -317,7 +248,7 @@ impl Cluster {
         } else {
             server.machine.disk.end_process();
         }
-        hold(&server.exit).take();
+        server.take_exit();
         self.status[node] = Status::Down(until);
     }
 

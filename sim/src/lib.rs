@@ -20,6 +20,7 @@ pub mod observer;
 pub mod resets;
 pub mod rng;
 pub mod run;
+pub mod server;
 pub mod trace;
 pub mod workload;
 pub mod world;

@@ -43,11 +43,21 @@ pub enum Kind {
     Checkpoint,
     /// The wall clock jumps by hours.
     Clock,
+    /// The lead is handed over.
+    Transfer,
+    /// A server is removed from the cluster, its machine is wiped, and it joins as a new server.
+    Replace,
+    /// A machine is lost for good, one at a time; a new one joins in its place, and then the lost server is removed.
+    Destroy,
+    /// A server is stopped, and comes back at another address.
+    Move,
+    /// A server more joins.
+    Grow,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 14] = [
+    pub const ALL: [Kind; 19] = [
         Kind::Power,
         Kind::Kill,
         Kind::Restart,
@@ -62,6 +72,11 @@ impl Kind {
         Kind::Full,
         Kind::Checkpoint,
         Kind::Clock,
+        Kind::Transfer,
+        Kind::Replace,
+        Kind::Destroy,
+        Kind::Move,
+        Kind::Grow,
     ];
 }
 
@@ -102,6 +117,16 @@ pub enum Fault {
     Checkpoint(usize, u64),
     /// See [`Kind::Clock`]; milliseconds ahead.
     Clock(usize, i64),
+    /// See [`Kind::Transfer`]; to this server, or to whom the leader picks.
+    Transfer(Option<usize>),
+    /// See [`Kind::Replace`]; how long it is away.
+    Replace(usize, Duration),
+    /// See [`Kind::Destroy`]; how long it is away.
+    Destroy(usize, Duration),
+    /// See [`Kind::Move`].
+    Move(usize),
+    /// See [`Kind::Grow`].
+    Grow,
 }
 
 impl Fault {
@@ -122,6 +147,11 @@ impl Fault {
             Fault::Full(_) => Kind::Full,
             Fault::Checkpoint(..) => Kind::Checkpoint,
             Fault::Clock(..) => Kind::Clock,
+            Fault::Transfer(_) => Kind::Transfer,
+            Fault::Replace(..) => Kind::Replace,
+            Fault::Destroy(..) => Kind::Destroy,
+            Fault::Move(_) => Kind::Move,
+            Fault::Grow => Kind::Grow,
         }
     }
 }
@@ -132,7 +162,10 @@ impl fmt::Display for Fault {
         let name = |node: &usize| format!("n{}", node + 1);
         match self {
             Fault::Power(n) | Fault::Kill(n) | Fault::Restart(n) | Fault::Pause(n) => write!(f, "{kind} {}", name(n)),
-            Fault::Reset(n) | Fault::Fsync(n) | Fault::Full(n) => write!(f, "{kind} {}", name(n)),
+            Fault::Reset(n) | Fault::Fsync(n) | Fault::Full(n) | Fault::Move(n) => write!(f, "{kind} {}", name(n)),
+            Fault::Replace(n, _) | Fault::Destroy(n, _) => write!(f, "{kind} {}", name(n)),
+            Fault::Transfer(Some(n)) => write!(f, "{kind} to {}", name(n)),
+            Fault::Transfer(None) | Fault::Grow => write!(f, "{kind}"),
             Fault::Slow(n, by) | Fault::Sync(n, by) => write!(f, "{kind} {} by {by:?}", name(n)),
             Fault::Latency(most) => write!(f, "{kind} up to {most:?}"),
             Fault::Eio(n, rate) | Fault::Checkpoint(n, rate) => write!(f, "{kind} {} {rate} per mille", name(n)),
@@ -166,15 +199,23 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// Draws the faults of a run of `nodes` nodes that lasts `span`, from the kinds that are allowed.
-    pub fn new(seed: u64, nodes: usize, span: Duration, allowed: &BTreeSet<Kind>) -> Self {
+    /// Draws the faults of a run of `nodes` nodes that lasts `span`, from the kinds that are allowed. `spare` of the nodes
+    /// are not part of the cluster until they join.
+    pub fn new(seed: u64, nodes: usize, spare: usize, span: Duration, allowed: &BTreeSet<Kind>) -> Self {
         let mut rng = Rng::named(seed, "nemesis");
+        let founders = nodes - spare;
         let mut every = BTreeMap::new();
         for kind in Kind::ALL {
             // Every kind draws, allowed or not: so `--faults` takes some away and leaves the others as they were.
             let (drawn, pace) = (rng.chance(500), Duration::from_millis(rng.between(2_000, 20_000)));
-            // A partition of one node is none.
-            let possible = kind != Kind::Partition || nodes > 1;
+            let possible = match kind {
+                Kind::Partition | Kind::Transfer => nodes > 1,
+                // Someone must be left who knows everything.
+                Kind::Replace | Kind::Destroy => founders > 2,
+                Kind::Move => founders > 1,
+                Kind::Grow => spare > 0,
+                _ => true,
+            };
             if (drawn || allowed.len() == 1) && possible && allowed.contains(&kind) {
                 every.insert(kind, pace);
             }
@@ -192,6 +233,9 @@ impl Draw {
                 plan.push(Planned { at, until, fault: draw(kind, nodes, &mut rng) });
                 // One at a time of each kind: the end of one must not end another.
                 at = until;
+                if kind == Kind::Grow && plan.iter().filter(|planned| planned.fault == Fault::Grow).count() == spare {
+                    break;
+                }
             }
         }
         plan.sort_by_key(|planned| planned.at);
@@ -213,9 +257,9 @@ impl fmt::Display for Draw {
 /// How long a fault lasts. Shorter and longer than an election (1–2 s), on purpose.
 fn lasts(kind: Kind, rng: &mut Rng) -> Duration {
     let most = match kind {
-        Kind::Reset | Kind::Fsync => 1,
+        Kind::Reset | Kind::Fsync | Kind::Transfer | Kind::Replace | Kind::Destroy | Kind::Grow => 1,
         Kind::Eio => 1_000,
-        Kind::Power | Kind::Kill | Kind::Restart => 4_000,
+        Kind::Power | Kind::Kill | Kind::Restart | Kind::Move => 4_000,
         _ => 8_000,
     };
     // The square of an even draw: many short ones, some long.
@@ -241,6 +285,11 @@ fn draw(kind: Kind, nodes: usize, rng: &mut Rng) -> Fault {
         Kind::Full => Fault::Full(node),
         Kind::Checkpoint => Fault::Checkpoint(node, rng.between(100, 900)),
         Kind::Clock => Fault::Clock(node, rng.between(0, 20 * 3_600_000) as i64 - 10 * 3_600_000),
+        Kind::Transfer => Fault::Transfer(rng.chance(500).then_some(node)),
+        Kind::Replace => Fault::Replace(node, millis(rng, 10, 3_000)),
+        Kind::Destroy => Fault::Destroy(node, millis(rng, 10, 3_000)),
+        Kind::Move => Fault::Move(node),
+        Kind::Grow => Fault::Grow,
     }
 }
 

@@ -4,6 +4,7 @@
 //! What it saw is for `check::raft`. The one thing it decides itself is liveness: within [`TOGETHER`] of calm all servers
 //! answer, name one leader, and have the same state.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use quorate::world::World;
 use serde_json::Value;
 
 use crate::check::NodeView;
-use crate::cluster::Server;
 use crate::event;
+use crate::server::Server;
 use crate::workload::http::{Http, Reply};
 use crate::workload::{Phase, Shared, kv};
 use crate::world::hold;
@@ -44,6 +45,9 @@ pub async fn observe(number: u32, world: World, shared: Arc<Shared>, servers: Ve
         let calm = shared.phase() == Phase::Calm;
         let mut views = Vec::new();
         for (line, server) in lines.iter_mut().zip(&servers) {
+            if !server.enlisted() {
+                continue;
+            }
             let view = look(line, server, &world).await;
             hold(&shared.observations).views.extend(view.clone());
             views.push(view);
@@ -54,7 +58,7 @@ pub async fn observe(number: u32, world: World, shared: Arc<Shared>, servers: Ve
             if together(&views) {
                 event!("together", "after {waited:?}");
                 hold(&shared.observations).together_after = Some(waited);
-                let answered = kv::audit(number, world.clone(), shared.clone(), &keys).await;
+                let answered = kv::audit(number, world.clone(), shared.clone(), &enlisted(&servers), &keys).await;
                 fail(&shared, !answered, || "a read in calm was not answered".into());
                 shared.enter(Phase::Over);
             } else if waited > TOGETHER {
@@ -66,6 +70,10 @@ pub async fn observe(number: u32, world: World, shared: Arc<Shared>, servers: Ve
         }
         world.sleep(INTERVAL).await;
     }
+}
+
+fn enlisted(servers: &[Arc<Server>]) -> Vec<SocketAddr> {
+    servers.iter().filter(|server| server.enlisted()).map(|server| server.http_addr()).collect()
 }
 
 fn shown(view: &Option<NodeView>) -> String {
@@ -97,11 +105,13 @@ async fn look(line: &mut Http, server: &Server, world: &World) -> Option<NodeVie
     let text = |path: &str| Some(body.pointer(path)?.as_str()?.to_owned());
     let number = |path: &str| text(path)?.parse::<u64>().ok();
     let view = NodeView {
-        node: server.rpc_addr().to_string(),
+        // By their machines: servers move to other ports, and are replaced.
+        node: server.ip.to_string(),
         incarnation,
         time: world.clock.now().0 / 1_000_000,
         term: number("/Stats/raft/term")?,
-        leader: text("/Stats/consul/leader_addr").filter(|leader| !leader.is_empty()),
+        leader: text("/Stats/consul/leader_addr")
+            .and_then(|leader| Some(leader.parse::<SocketAddr>().ok()?.ip().to_string())),
         state: text("/Stats/raft/state")?,
         applied: number("/Stats/raft/applied_index")?,
         entries: number("/Stats/state/entries")?,

@@ -16,14 +16,15 @@ use std::time::Duration;
 use quorate::world::World;
 
 use crate::check;
-use crate::cluster::{Cluster, Hosts, Server};
+use crate::cluster::{Cluster, Hosts};
 use crate::engine::Engine;
 use crate::nemesis::{Draw, Kind};
 use crate::observer;
 use crate::rng::Rng;
+use crate::server::{Server, Setup};
 use crate::trace;
 use crate::workload::kv::{self, Mix};
-use crate::workload::{Phase, Shared};
+use crate::workload::{Phase, Shared, operator};
 use crate::world::{Machine, hold};
 
 /// How long calm may last before the run is ended: the observer should have ended it long before.
@@ -48,8 +49,12 @@ pub struct Options {
 pub struct Scene {
     /// The seed.
     pub seed: u64,
-    /// Servers.
+    /// Servers that found the cluster.
     pub nodes: usize,
+    /// Servers that may join it later.
+    pub spare: usize,
+    /// How often servers shorten their log, and what they keep of it.
+    pub setup: Setup,
     /// Virtual time of the storm.
     pub span: Duration,
     /// The engine's step: how coarse the network's time is.
@@ -72,42 +77,58 @@ impl Scene {
             (DRAWN_NODES[rng.below(DRAWN_NODES.len() as u64) as usize], rng.between(15, 45));
         let nodes = options.nodes.unwrap_or(drawn_nodes);
         let span = options.span.unwrap_or(Duration::from_secs(drawn_span));
+        let mut logs = Rng::named(seed, "logs");
+        let often = logs.chance(700);
+        let spare = logs.below(2) as usize;
+        let setup = Setup {
+            founders: nodes,
+            checkpoint_every: Duration::from_millis(logs.between(200, if often { 3_000 } else { 60_000 })),
+            trailing: logs.between(1, if often { 100 } else { 10_000 }),
+        };
         Scene {
             seed,
             nodes,
+            spare,
+            setup,
             span,
             tick: Duration::from_millis(*rng.pick(&[2, 3, 5, 10])),
             latency: Duration::from_millis(rng.between(2, 25)),
             jitter: if rng.chance(500) { rng.below(300) } else { 0 },
-            draw: Draw::new(seed, nodes, span, &options.faults),
+            draw: Draw::new(seed, nodes + spare, spare, span, &options.faults),
             mix: Mix::draw(seed),
         }
     }
 
-    /// The hosts' names: servers, clients, the observer.
+    /// All servers.
+    pub fn servers(&self) -> usize {
+        self.nodes + self.spare
+    }
+
+    /// The hosts' names: servers, clients, the operator, the observer.
     pub fn names(&self) -> Vec<String> {
-        let servers = (1..=self.nodes).map(|number| format!("n{number}"));
+        let servers = (1..=self.servers()).map(|number| format!("n{number}"));
         let clients = (1..=self.mix.clients).map(|number| format!("c{number}"));
-        servers.chain(clients).chain(["obs".into()]).collect()
+        servers.chain(clients).chain(["op".into(), "obs".into()]).collect()
     }
 
     /// Sets the scene up on hosts with these addresses, in the order of [`Self::names`].
     pub fn stage(&self, ips: &[IpAddr]) -> Stage {
         let machines: Vec<Arc<Machine>> = self.names().iter().map(|name| Machine::new(self.seed, name)).collect();
-        let peers = &ips[..self.nodes];
+        let count = self.servers();
         let mut rng = Rng::named(self.seed, "machines");
-        for machine in &machines[..self.nodes] {
+        for machine in &machines[..count] {
             // Up to ρ = 1 % either way.
             machine.drift.set_rate(rng.between(0, 20_000) as i64 - 10_000);
             machine.gate.set_jitter(self.jitter);
         }
-        let servers: Vec<Arc<Server>> =
-            machines.iter().zip(peers).map(|(machine, ip)| Server::new(machine.clone(), *ip, peers.to_vec())).collect();
+        let servers = Server::all(&machines[..count], &ips[..count], &self.setup);
+        let shared = Shared::new(servers.iter().map(|server| server.http_addr()).collect());
+        let (plan, errands) = (self.draw.plan.clone(), shared.errands.clone());
         Stage {
             scene: self.clone(),
-            cluster: Cluster::new(servers.clone(), ips.to_vec(), self.draw.plan.clone(), self.latency),
-            shared: Shared::new(servers.iter().map(|server| server.http_addr()).collect()),
-            clients: ips.iter().copied().zip(machines).skip(self.nodes).collect(),
+            cluster: Cluster::new(servers.clone(), ips.to_vec(), plan, errands, self.latency),
+            shared,
+            clients: ips.iter().copied().zip(machines).skip(count).collect(),
             servers,
             violation: None,
             ended: Duration::ZERO,
@@ -142,6 +163,9 @@ impl Stage {
             let (servers, id) = (self.servers.clone(), number as u32 + 1);
             let client: Client = if number == last {
                 Box::new(move |world| Box::pin(observer::observe(id, world, shared, servers, mix.names())))
+            } else if number == last - 1 {
+                let rng = Rng::named(seed, "operator");
+                Box::new(move |world| Box::pin(operator::run(world, shared, servers, rng)))
             } else {
                 let rng = Rng::named(seed, &format!("client/{id}"));
                 Box::new(move |world| Box::pin(kv::client(id, world, shared, mix, rng)))

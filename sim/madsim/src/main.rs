@@ -17,10 +17,11 @@ use madsim::runtime::{Handle, Runtime};
 use madsim::task::NodeId;
 use madsim::time::TimeHandle;
 use quorate::world::{Abort, BoxTask, Sleep};
-use quorate_sim::cluster::{self, Hosts};
+use quorate_sim::cluster::Hosts;
 use quorate_sim::engine::{Engine, Primitives, Time};
 use quorate_sim::resets::Resets;
 use quorate_sim::run::{Scene, Stage};
+use quorate_sim::server;
 use quorate_sim::trace;
 use quorate_sim::world::Machine;
 use tokio::runtime::RngSeed;
@@ -74,7 +75,7 @@ async fn direct(scene: Scene) -> Stage {
         let (ip, resets) = (server.ip, resets.clone());
         let process = move || {
             let engine = primitives(server.ip, &server.machine, &resets);
-            cluster::process(server.clone(), engine)
+            server::process(server.clone(), engine)
         };
         let node = handle.create_node().name(ip.to_string()).ip(ip).init(process).build();
         nodes.insert(ip, node.id());

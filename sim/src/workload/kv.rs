@@ -4,6 +4,7 @@
 //! another server; some number their writes with `X-Quorate-Request-Id` and repeat them until they are answered.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -86,13 +87,12 @@ pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, rn
     }
 }
 
-/// Reads every key once through every server: what the run left behind must be what the history says.
-pub async fn audit(number: u32, world: World, shared: Arc<Shared>, keys: &[String]) -> bool {
-    let servers = shared.servers.clone();
+/// Reads every key once through each of these servers: what the run left behind must be what the history says.
+pub async fn audit(number: u32, world: World, shared: Arc<Shared>, servers: &[SocketAddr], keys: &[String]) -> bool {
     let mut client = Client::new(number, world, shared, Rng::new(0));
     let mut answered = true;
     for server in servers {
-        client.http.turn_to(server);
+        client.http.turn_to(*server);
         for key in keys {
             answered &= matches!(client.operate(key, Call::Get, PATIENCE).await, Outcome::Read { .. });
         }

@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod kv;
+pub mod operator;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -12,6 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use crate::history::{Call, History, OperationId, Outcome};
 use crate::observer::Observations;
+use crate::workload::operator::Errands;
 
 /// What all clients of a run share.
 pub struct Shared {
@@ -21,6 +23,8 @@ pub struct Shared {
     pub history: Mutex<Recorder>,
     /// What the observer saw.
     pub observations: Mutex<Observations>,
+    /// What the operator is to do.
+    pub errands: Arc<Errands>,
     phase: AtomicU8,
 }
 
@@ -42,6 +46,7 @@ impl Shared {
             servers,
             history: Mutex::default(),
             observations: Mutex::default(),
+            errands: Arc::default(),
             phase: AtomicU8::new(Phase::Storm as u8),
         })
     }

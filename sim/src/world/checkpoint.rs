@@ -62,6 +62,13 @@ impl Platter {
         self.kept().process += 1;
     }
 
+    /// The machine is lost, and with it its checkpoint.
+    pub fn wipe(&self) {
+        let mut kept = self.kept();
+        kept.synced = None;
+        kept.process += 1;
+    }
+
     /// Sets how many of a thousand writes fail.
     pub fn set_errors(&self, per_mille: u64) {
         self.kept().errors_per_mille = per_mille;

@@ -163,6 +163,16 @@ impl SimDisk {
         platter.locks.clear();
     }
 
+    /// The disk is lost, and an empty one takes its place.
+    pub fn wipe(&self) {
+        let platter = &mut *self.platter();
+        platter.names = Names::from([(PathBuf::from("/"), Node::Directory)]);
+        platter.kept_names = platter.names.clone();
+        platter.changes.clear();
+        platter.process += 1;
+        platter.locks.clear();
+    }
+
     /// Syncs of files that succeeded.
     pub fn syncs(&self) -> u64 {
         self.platter().syncs

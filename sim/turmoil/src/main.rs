@@ -13,10 +13,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use quorate::world::{Abort, BoxTask, Sleep};
-use quorate_sim::cluster::{self, Hosts};
+use quorate_sim::cluster::Hosts;
 use quorate_sim::engine::{Engine, Primitives, Time};
 use quorate_sim::resets::Resets;
 use quorate_sim::run::{Scene, Stage};
+use quorate_sim::server;
 use quorate_sim::trace;
 use quorate_sim::world::Machine;
 
@@ -68,7 +69,7 @@ fn run(scene: &Scene) -> Result<Stage, String> {
             let (server, resets) = (server.clone(), resets.clone());
             async move {
                 let engine = primitives(server.ip, &server.machine, &resets);
-                cluster::process(server, engine).await;
+                server::process(server, engine).await;
                 Ok(())
             }
         });

@@ -1,0 +1,201 @@
+//! The operator: a client who changes the cluster itself, over `/v1/operator/raft`, as a person or a script would.
+//!
+//! The nemesis asks for an errand; the operator runs it when the cluster is able to, and says when machines may go. Only
+//! one server is ever on its way out or in, and a machine is lost only while all others are voters who have everything:
+//! what a cluster may not lose (R2 says: a majority) is never taken from it.
+//!
+//! Start with [`run`].
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use hyper::Method;
+use quorate::api::operator::{RaftConfiguration, RaftServer};
+use quorate::world::World;
+use uuid::Uuid;
+
+use super::http::{Http, Reply};
+use super::{Phase, Shared};
+use crate::nemesis::Fault;
+use crate::rng::Rng;
+use crate::server::Server;
+use crate::world::hold;
+
+/// Between two attempts.
+const PAUSE: Duration = Duration::from_millis(300);
+/// How long one call may take: longer than a server takes to say "unknown".
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Attempts to find the cluster able to lose a machine, before the errand is dropped.
+const ATTEMPTS: u32 = 10;
+
+/// What the run and the operator tell each other.
+#[derive(Debug, Default)]
+pub struct Errands {
+    asked: Mutex<VecDeque<Fault>>,
+    done: Mutex<Vec<Fault>>,
+}
+
+impl Errands {
+    /// Takes on what only the cluster can do to itself; false if that is not this fault.
+    pub fn ask(&self, fault: &Fault) -> bool {
+        let ours = matches!(fault, Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..));
+        if ours {
+            hold(&self.asked).push_back(fault.clone());
+        }
+        ours
+    }
+
+    /// What has come to pass since this was asked last: the machines in it may go now.
+    pub fn take_done(&self) -> Vec<Fault> {
+        std::mem::take(&mut *hold(&self.done))
+    }
+
+    fn next(&self) -> Option<Fault> {
+        hold(&self.asked).pop_front()
+    }
+
+    fn done(&self, fault: Fault) {
+        hold(&self.done).push(fault);
+    }
+}
+
+/// Runs errands until the run is over. What was begun in the storm is finished in calm.
+pub async fn run(world: World, shared: Arc<Shared>, servers: Vec<Arc<Server>>, rng: Rng) {
+    let http = Http::new(&world, shared.servers[0]);
+    let mut operator = Operator { world, shared, servers, http, rng };
+    while operator.shared.phase() != Phase::Over {
+        let storm = operator.shared.phase() == Phase::Storm;
+        let errand = operator.shared.errands.next().filter(|_| storm);
+        match errand {
+            Some(fault) => operator.carry_out(fault).await,
+            None => operator.world.sleep(PAUSE).await,
+        }
+    }
+}
+
+struct Operator {
+    world: World,
+    shared: Arc<Shared>,
+    servers: Vec<Arc<Server>>,
+    http: Http,
+    rng: Rng,
+}
+
+impl Operator {
+    async fn carry_out(&mut self, fault: Fault) {
+        match fault {
+            Fault::Transfer(to) => self.transfer(to).await,
+            Fault::Replace(node, _) => {
+                let Some(server) = self.expendable(node).await else { return };
+                self.remove(&server).await;
+                self.shared.errands.done(fault);
+                self.joined(node, server.id).await;
+            }
+            Fault::Destroy(node, _) => {
+                let Some(server) = self.expendable(node).await else { return };
+                self.shared.errands.done(fault);
+                self.joined(node, server.id).await;
+                self.remove(&server).await;
+            }
+            _ => {}
+        }
+    }
+
+    async fn transfer(&mut self, to: Option<usize>) {
+        let query = match to {
+            None => String::new(),
+            Some(node) => {
+                let servers = self.configuration().await.unwrap_or_default();
+                let Some(server) = self.at(node, &servers) else { return };
+                format!("?id={}", server.id)
+            }
+        };
+        let path = format!("/v1/operator/raft/transfer-leader{query}");
+        if self.call(Method::POST, &path).await.is_some() {
+            self.shared.errands.done(Fault::Transfer(to));
+        }
+    }
+
+    /// The server on this machine, once the cluster can do without it: all servers vote, and that is agreed upon.
+    async fn expendable(&mut self, node: usize) -> Option<RaftServer> {
+        for _ in 0..ATTEMPTS {
+            if let Some(servers) = self.agreed().await
+                && servers.len() > 2
+                && servers.iter().all(|server| server.voter)
+                && let Some(server) = self.at(node, &servers)
+            {
+                return Some(server);
+            }
+            self.pause().await;
+        }
+        None
+    }
+
+    /// The membership, if a majority has it. A leader shows what it has proposed; but what it showed before a write that
+    /// was acknowledged, and shows after it, came before that write in the log.
+    async fn agreed(&mut self) -> Option<Vec<RaftServer>> {
+        let before = self.configuration().await?;
+        self.call(Method::PUT, "/v1/kv/operator").await?;
+        let after = self.configuration().await?;
+        let who = |servers: &[RaftServer]| -> Vec<_> {
+            servers.iter().map(|server| (server.id, server.voter, server.address.clone())).collect()
+        };
+        (who(&before) == who(&after)).then_some(after)
+    }
+
+    /// Removes a server, however long it takes.
+    async fn remove(&mut self, server: &RaftServer) {
+        let path = format!("/v1/operator/raft/peer?id={}", server.id);
+        while self.shared.phase() != Phase::Over {
+            if self.call(Method::DELETE, &path).await.is_some() {
+                return;
+            }
+            // It may have been done all the same.
+            let gone = self.agreed().await.is_some_and(|servers| servers.iter().all(|other| other.id != server.id));
+            if gone {
+                return;
+            }
+            self.pause().await;
+        }
+    }
+
+    /// Waits until a server other than the lost one votes on this machine.
+    async fn joined(&mut self, node: usize, lost: Uuid) {
+        while self.shared.phase() != Phase::Over {
+            let mut servers = self.agreed().await.unwrap_or_default();
+            servers.retain(|server| server.id != lost && server.voter);
+            if self.at(node, &servers).is_some() {
+                return;
+            }
+            self.pause().await;
+        }
+    }
+
+    /// The server at a machine's address.
+    fn at(&self, node: usize, servers: &[RaftServer]) -> Option<RaftServer> {
+        let address = self.servers[node].rpc_addr().to_string();
+        servers.iter().find(|server| server.address == address).cloned()
+    }
+
+    async fn configuration(&mut self) -> Option<Vec<RaftServer>> {
+        let body = self.call(Method::GET, "/v1/operator/raft/configuration").await?;
+        serde_json::from_slice::<RaftConfiguration>(&body).ok().map(|configuration| configuration.servers)
+    }
+
+    /// Calls any server; the body of a 200.
+    async fn call(&mut self, method: Method, path: &str) -> Option<bytes::Bytes> {
+        match self.http.send(method, path, None, String::new(), PATIENCE).await {
+            Reply::Answer { status: 200, body, .. } => Some(body),
+            _ => {
+                let server = *self.rng.pick(&self.shared.servers);
+                self.http.turn_to(server);
+                None
+            }
+        }
+    }
+
+    async fn pause(&self) {
+        self.world.sleep(PAUSE).await;
+    }
+}
