@@ -51,13 +51,13 @@ impl Mix {
     pub fn draw(seed: u64) -> Self {
         let mut rng = Rng::named(seed, "mix");
         Mix {
-            clients: rng.between(5, 12) as u32,
+            clients: rng.between(9, 16) as u32,
             keys: rng.between(1, 6),
             reads: rng.between(200, 700),
             deletes: rng.between(0, 300),
             compares: rng.between(0, 600),
             abandons: rng.between(0, 60),
-            pause: Duration::from_millis(rng.between(10, 100)),
+            pause: Duration::from_millis(rng.between(5, 60)),
             padding: if rng.chance(150) { rng.between(20_000, 120_000) as usize } else { 0 },
         }
     }
