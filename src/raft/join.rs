@@ -41,21 +41,40 @@ pub(super) struct Meeting {
     pub(super) id: Uuid,
     pub(super) member: Member,
     pub(super) finding: Finding,
+    /// Servers without a cluster.
     met: Mutex<BTreeMap<Uuid, (Member, Instant)>>,
+    /// Members of a cluster that spoke to this server while it had none: they can take it in, wherever the configuration
+    /// looks for them.
+    hosts: Mutex<BTreeMap<Uuid, Member>>,
 }
 
 impl Meeting {
     pub(super) fn new(id: Uuid, member: Member, finding: Finding) -> Self {
-        Meeting { id, member, finding, met: Mutex::default() }
+        Meeting { id, member, finding, met: Mutex::default(), hosts: Mutex::default() }
     }
 
-    /// Remembers a server, for a while.
-    fn meet(&self, world: &World, id: Uuid, member: &Member) {
+    /// Remembers a member of a cluster.
+    fn hear_of(&self, id: Uuid, member: &Member) {
+        let mut hosts = self.hosts.lock().unwrap_or_else(PoisonError::into_inner);
+        if hosts.len() < limits::MAX_SERVERS || hosts.contains_key(&id) {
+            hosts.insert(id, member.clone());
+        }
+    }
+
+    fn hosts(&self) -> Vec<Member> {
+        self.hosts.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// Remembers a server that may found a cluster, for a while. One that only joins has no say in that.
+    fn meet(&self, world: &World, Greeting { id, member, expect, .. }: &Greeting) {
+        if *expect == 0 {
+            return;
+        }
         let mut met = self.met.lock().unwrap_or_else(PoisonError::into_inner);
         let now = world.clock.now();
         met.retain(|_, (_, last)| now.since(*last) < limits::GREETING_MEMORY);
-        if id != self.id && (met.len() < limits::MAX_SERVERS - 1 || met.contains_key(&id)) {
-            met.insert(id, (member.clone(), now));
+        if *id != self.id && (met.len() < limits::MAX_SERVERS - 1 || met.contains_key(id)) {
+            met.insert(*id, (member.clone(), now));
         }
     }
 
@@ -75,8 +94,10 @@ impl Raft {
         let greeting = greeting.check()?;
         let meeting = &self.inner.meeting;
         self.inner.links.meet(greeting.id, &greeting.member);
-        if !greeting.initialized && !self.initialized() {
-            meeting.meet(&self.inner.world, greeting.id, &greeting.member);
+        match greeting.initialized {
+            _ if self.initialized() => {}
+            true => meeting.hear_of(greeting.id, &greeting.member),
+            false => meeting.meet(&self.inner.world, &greeting),
         }
         Ok(self.greeting())
     }
@@ -99,7 +120,7 @@ impl Raft {
         !self.servers_here().is_empty()
     }
 
-    /// The addresses to greet: those configured, and those of members and of servers met.
+    /// The addresses to greet: those configured, and those of members, of servers met and of whoever spoke first.
     async fn addresses(&self) -> Vec<SocketAddr> {
         let (world, meeting) = (&self.inner.world, &self.inner.meeting);
         let mut found = Vec::new();
@@ -110,7 +131,7 @@ impl Raft {
             }
         }
         let members = self.servers_here().into_iter().map(|server| server.member);
-        let known = members.chain(meeting.sees(world).into_values());
+        let known = members.chain(meeting.sees(world).into_values()).chain(meeting.hosts());
         found.extend(known.filter_map(|member| super::links::address(&member).ok()));
         let own = super::links::address(&meeting.member).ok();
         found.retain(|address| Some(*address) != own);
@@ -136,7 +157,7 @@ impl Raft {
         let answers = join_all(self.addresses().await.into_iter().map(greet)).await;
         let answers: Vec<_> = answers.into_iter().flatten().filter(|(_, greeting)| greeting.id != own.id).collect();
         for (_, greeting) in answers.iter().filter(|(_, greeting)| !greeting.initialized) {
-            self.inner.meeting.meet(&self.inner.world, greeting.id, &greeting.member);
+            self.inner.meeting.meet(&self.inner.world, greeting);
         }
         answers
     }
@@ -167,10 +188,12 @@ impl Raft {
 }
 
 /// The members of the new cluster, if `own` is the one to found it: exactly as many as are expected, each of which sees
-/// exactly these, has no cluster, and expects as many.
+/// exactly these, has no cluster, and expects as many. Servers that only join are not counted.
 fn founders(own: &Greeting, greetings: &[(SocketAddr, Greeting)]) -> Option<BTreeMap<Uuid, Member>> {
     let members: BTreeMap<Uuid, Member> = own.sees.iter().cloned().collect();
-    let answered: BTreeMap<Uuid, &Greeting> = greetings.iter().map(|(_, greeting)| (greeting.id, greeting)).collect();
+    // Whoever only joins cannot found another one, so it does not matter whether it is seen.
+    let answered = greetings.iter().map(|(_, greeting)| greeting).filter(|greeting| greeting.expect > 0);
+    let answered: BTreeMap<Uuid, &Greeting> = answered.map(|greeting| (greeting.id, greeting)).collect();
     let agrees =
         |greeting: &Greeting| !greeting.initialized && greeting.expect == own.expect && greeting.ids() == own.ids();
     let all = own.expect > 1
@@ -266,6 +289,8 @@ mod tests {
             assert!(!founds(&one, &[two.clone(), third]), "{why}");
         }
         assert!(!founds(&one, &[two.clone(), three, greeting(4, &[1, 2, 3])]), "a fourth is there");
+        let joins = Greeting { expect: 0, ..greeting(4, &[4]) };
+        assert!(founds(&one, &[two.clone(), greeting(3, &all), joins]), "a fourth waits to join");
         let alone = Greeting { expect: 0, ..one };
         assert!(!founds(&alone, &[two]), "it only joins");
     }
