@@ -168,13 +168,7 @@ impl Cluster {
                 self.servers[*node].move_on();
                 self.drop_process(hosts, *node, until, fault);
             }
-            Fault::Grow => {
-                let spare = self.servers.iter().position(|server| !server.enlisted());
-                let Some(spare) = spare else { return };
-                self.servers[spare].enlist();
-                self.status[spare] = Status::Down(now);
-            }
-            Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..) => {}
+            Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..) | Fault::Grow => {}
             Fault::Pause(node) => machine(node).gate.pause(),
             Fault::Slow(node, by) => machine(node).gate.set_slow(Some(*by)),
             Fault::Partition(_, cuts) => cuts.iter().for_each(|(from, to)| self.cut(hosts, *from, *to)),
@@ -192,7 +186,8 @@ impl Cluster {
     /// Whether a fault makes a difference now: a process that does not run cannot be killed.
     fn applies(&self, fault: &Fault) -> bool {
         match fault {
-            Fault::Kill(node) | Fault::Restart(node) | Fault::Move(node) => self.status[*node] == Status::Up,
+            Fault::Move(node) => self.status[*node] == Status::Up && !self.errands.busy(),
+            Fault::Kill(node) | Fault::Restart(node) => self.status[*node] == Status::Up,
             Fault::Power(node) => !matches!(self.status[*node], Status::Down(_)),
             _ => true,
         }
@@ -212,18 +207,28 @@ impl Cluster {
             Fault::Full(node) => machine(node).disk.set_faults(|faults| faults.full = false),
             Fault::Checkpoint(node, _) => machine(node).checkpoint.set_errors(0),
             Fault::Clock(node, _) => machine(node).drift.set_wall(0),
-            Fault::Reset(_) | Fault::Fsync(_) | Fault::Grow => {}
-            Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..) => {}
+            Fault::Reset(_) | Fault::Fsync(_) => {}
+            Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..) | Fault::Grow => {}
         }
     }
 
-    /// What the operator did, or has prepared: a machine is lost, and an empty one starts in its place after a while.
+    /// What the operator did, or has prepared: a machine is lost and an empty one starts in its place after a while, or one
+    /// starts that was not there before.
     fn carry_out(&mut self, hosts: &mut dyn Hosts, now: Duration, fault: &Fault) {
         self.note(now, fault.to_string());
         self.happens(fault);
-        if let Fault::Replace(node, away) | Fault::Destroy(node, away) = fault {
-            self.drop_process(hosts, *node, now + *away, fault);
-            self.servers[*node].replace_machine();
+        match fault {
+            Fault::Replace(node, away) | Fault::Destroy(node, away) => {
+                self.drop_process(hosts, *node, now + *away, fault);
+                self.servers[*node].replace_machine();
+            }
+            Fault::Grow => {
+                if let Some(spare) = self.servers.iter().position(|server| !server.enlisted()) {
+                    self.servers[spare].enlist();
+                    self.status[spare] = Status::Down(now);
+                }
+            }
+            _ => {}
         }
     }
 

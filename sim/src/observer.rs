@@ -55,7 +55,7 @@ pub async fn observe(number: u32, world: World, shared: Arc<Shared>, servers: Ve
         if calm {
             let now = world.clock.now();
             let waited = now.since(*calm_since.get_or_insert(now));
-            if together(&views) {
+            if together(&views) && !shared.errands.busy() {
                 event!("together", "after {waited:?}");
                 hold(&shared.observations).together_after = Some(waited);
                 let answered = kv::audit(number, world.clone(), shared.clone(), &enlisted(&servers), &keys).await;
@@ -63,7 +63,9 @@ pub async fn observe(number: u32, world: World, shared: Arc<Shared>, servers: Ve
                 shared.enter(Phase::Over);
             } else if waited > TOGETHER {
                 let views: Vec<String> = views.iter().map(shown).collect();
-                let text = format!("after {TOGETHER:?} of calm the servers do not agree:\n  {}", views.join("\n  "));
+                let errand = if shared.errands.busy() { " (the operator's errand does not end)" } else { "" };
+                let text =
+                    format!("after {TOGETHER:?} of calm the servers do not agree{errand}:\n  {}", views.join("\n  "));
                 fail(&shared, true, || text);
                 shared.enter(Phase::Over);
             }

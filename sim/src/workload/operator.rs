@@ -2,11 +2,13 @@
 //!
 //! The nemesis asks for an errand; the operator runs it when the cluster is able to, and says when machines may go. Only
 //! one server is ever on its way out or in, and a machine is lost only while all others are voters who have everything:
-//! what a cluster may not lose (R2 says: a majority) is never taken from it.
+//! what a cluster may not lose (R2 says: a majority) is never taken from it. While a new server looks for the cluster no
+//! other one moves, or it might look where nobody is any more.
 //!
 //! Start with [`run`].
 
 use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -34,12 +36,13 @@ const ATTEMPTS: u32 = 10;
 pub struct Errands {
     asked: Mutex<VecDeque<Fault>>,
     done: Mutex<Vec<Fault>>,
+    busy: AtomicBool,
 }
 
 impl Errands {
     /// Takes on what only the cluster can do to itself; false if that is not this fault.
     pub fn ask(&self, fault: &Fault) -> bool {
-        let ours = matches!(fault, Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..));
+        let ours = matches!(fault, Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..) | Fault::Grow);
         if ours {
             hold(&self.asked).push_back(fault.clone());
         }
@@ -49,6 +52,11 @@ impl Errands {
     /// What has come to pass since this was asked last: the machines in it may go now.
     pub fn take_done(&self) -> Vec<Fault> {
         std::mem::take(&mut *hold(&self.done))
+    }
+
+    /// Whether an errand is under way.
+    pub fn busy(&self) -> bool {
+        self.busy.load(Ordering::Relaxed)
     }
 
     fn next(&self) -> Option<Fault> {
@@ -68,7 +76,11 @@ pub async fn run(world: World, shared: Arc<Shared>, servers: Vec<Arc<Server>>, r
         let storm = operator.shared.phase() == Phase::Storm;
         let errand = operator.shared.errands.next().filter(|_| storm);
         match errand {
-            Some(fault) => operator.carry_out(fault).await,
+            Some(fault) => {
+                operator.shared.errands.busy.store(true, Ordering::Relaxed);
+                operator.carry_out(fault).await;
+                operator.shared.errands.busy.store(false, Ordering::Relaxed);
+            }
             None => operator.world.sleep(PAUSE).await,
         }
     }
@@ -90,13 +102,18 @@ impl Operator {
                 let Some(server) = self.expendable(node).await else { return };
                 self.remove(&server).await;
                 self.shared.errands.done(fault);
-                self.joined(node, server.id).await;
+                self.joined(node, Some(server.id)).await;
             }
             Fault::Destroy(node, _) => {
                 let Some(server) = self.expendable(node).await else { return };
                 self.shared.errands.done(fault);
-                self.joined(node, server.id).await;
+                self.joined(node, Some(server.id)).await;
                 self.remove(&server).await;
+            }
+            Fault::Grow => {
+                let Some(spare) = self.servers.iter().position(|server| !server.enlisted()) else { return };
+                self.shared.errands.done(fault);
+                self.joined(spare, None).await;
             }
             _ => {}
         }
@@ -161,10 +178,10 @@ impl Operator {
     }
 
     /// Waits until a server other than the lost one votes on this machine.
-    async fn joined(&mut self, node: usize, lost: Uuid) {
+    async fn joined(&mut self, node: usize, lost: Option<Uuid>) {
         while self.shared.phase() != Phase::Over {
             let mut servers = self.agreed().await.unwrap_or_default();
-            servers.retain(|server| server.id != lost && server.voter);
+            servers.retain(|server| Some(server.id) != lost && server.voter);
             if self.at(node, &servers).is_some() {
                 return;
             }
