@@ -53,6 +53,9 @@ struct Args {
     /// Traces every message and every step of raft as well
     #[arg(long)]
     detailed: bool,
+    /// Runs seeds until one fails or this many seconds are over, and prints one line: what `planted` reads
+    #[arg(long, hide = true)]
+    hunt: Option<u64>,
     /// Prints each seed's hash and number of events, and nothing else
     #[arg(long, conflicts_with = "trace")]
     hash: bool,
@@ -100,6 +103,10 @@ pub fn main<E: Engine>() -> ExitCode {
     let args = Args::parse();
     trace::install(args.detailed || args.verb == Some(Verb::Meta));
     run::catch_panics();
+    if let Some(seconds) = args.hunt {
+        println!("{}", hunt::<E>(&args, Duration::from_secs(seconds)));
+        return ExitCode::SUCCESS;
+    }
     let good = match (args.verb, args.seeds) {
         (Some(Verb::Meta), count) => meta::<E>(&args, count.unwrap_or(5)),
         (None, None) => one::<E>(&args),
@@ -118,6 +125,24 @@ fn meta<E: Engine>(args: &Args, count: u64) -> bool {
         eprintln!("cargo sim: {error}");
         false
     })
+}
+
+/// `found SEED RUNS SECONDS CHECKER`, or `missed RUNS SECONDS`.
+fn hunt<E: Engine>(args: &Args, most: Duration) -> String {
+    let (began, options) = (stopwatch(), args.options());
+    let mut runs = 0;
+    for seed in args.from.. {
+        let report = run::run::<E>(seed, &options, || None);
+        runs += 1;
+        let seconds = began.elapsed().as_secs();
+        if let Some((checker, _)) = report.violations.first() {
+            return format!("found {seed} {runs} {seconds} {checker}");
+        }
+        if began.elapsed() >= most {
+            break;
+        }
+    }
+    format!("missed {runs} {}", began.elapsed().as_secs())
 }
 
 fn one<E: Engine>(args: &Args) -> bool {

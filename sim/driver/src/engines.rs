@@ -1,0 +1,52 @@
+//! The engines: built with the flags they need, and run.
+//!
+//! The flags are set here and nowhere else. In `.cargo/config.toml` they would apply to the product too, and a `RUSTFLAGS`
+//! in the environment would silently replace them.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Tokio's randomness can be seeded, and madsim simulates.
+const FLAGS: &str = "--cfg tokio_unstable --cfg madsim";
+
+/// What runs the hosts.
+pub struct Engine {
+    /// As `--engine` names it.
+    pub name: &'static str,
+    /// Its package and its program.
+    pub package: &'static str,
+}
+
+/// All of them.
+pub const ENGINES: &[Engine] = &[
+    Engine { name: "turmoil", package: "quorate-sim-turmoil" },
+    Engine { name: "madsim", package: "quorate-sim-madsim" },
+];
+
+/// The simulator's directory in the sources.
+pub fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+}
+
+/// Where builds go.
+///
+/// # Errors
+/// If there is no current directory.
+pub fn target() -> io::Result<PathBuf> {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace().join("target"), PathBuf::from);
+    std::path::absolute(target)
+}
+
+/// Builds all engines of a workspace, so that what they share is built once; returns where they are.
+///
+/// # Errors
+/// If they do not build.
+pub fn build(workspace: &Path, target: &Path) -> io::Result<PathBuf> {
+    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    build.args(["build", "--quiet", "--release", "--locked", "--workspace"]);
+    build.arg("--manifest-path").arg(workspace.join("Cargo.toml"));
+    build.env("RUSTFLAGS", FLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS").env("CARGO_TARGET_DIR", target);
+    let built = build.status()?.success();
+    built.then(|| target.join("release")).ok_or_else(|| io::Error::other("the engines do not build"))
+}
