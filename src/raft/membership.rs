@@ -139,9 +139,10 @@ impl Raft {
         servers.collect()
     }
 
-    /// Whether the newest membership here has this server at this address.
+    /// Whether this server is at this address in a membership that is agreed upon. One that is only in the log may never
+    /// be: a server that believed it would fall silent, and the next leader would look for it where it was before.
     pub(super) fn is_member(&self, id: Uuid, member: &Member) -> bool {
-        self.servers_here().iter().any(|server| server.id == id && server.member == *member)
+        self.view().membership.membership().get_node(&id) == Some(member)
     }
 
     async fn join_here(&self, id: Uuid, member: Member) -> Result<()> {
