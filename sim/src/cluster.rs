@@ -15,7 +15,7 @@ use crate::server::{Exit, Server};
 use crate::workload::operator::Errands;
 
 /// How soon a supervisor starts a process again that ended by itself.
-const RESPAWN: Duration = Duration::from_millis(1000);
+pub const RESPAWN: Duration = Duration::from_millis(1000);
 
 /// What an engine does with hosts. Hosts are named by their addresses.
 pub trait Hosts {

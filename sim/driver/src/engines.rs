@@ -5,7 +5,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Tokio's randomness can be seeded, and madsim simulates.
 const FLAGS: &str = "--cfg tokio_unstable --cfg madsim";
@@ -47,6 +47,12 @@ pub fn build(workspace: &Path, target: &Path) -> io::Result<PathBuf> {
     build.args(["build", "--quiet", "--release", "--locked", "--workspace"]);
     build.arg("--manifest-path").arg(workspace.join("Cargo.toml"));
     build.env("RUSTFLAGS", FLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS").env("CARGO_TARGET_DIR", target);
-    let built = build.status()?.success();
-    built.then(|| target.join("release")).ok_or_else(|| io::Error::other("the engines do not build"))
+    let output = build.stderr(Stdio::piped()).spawn()?.wait_with_output()?;
+    if output.status.success() {
+        return Ok(target.join("release"));
+    }
+    // A linker's complaint goes on for pages.
+    let text = String::from_utf8_lossy(&output.stderr);
+    let lines: Vec<String> = text.lines().take(40).map(|line| line.chars().take(300).collect()).collect();
+    Err(io::Error::other(format!("the engines do not build:\n{}", lines.join("\n"))))
 }

@@ -69,9 +69,17 @@ pub fn main(mut arguments: Vec<String>) -> io::Result<bool> {
             good = false;
             continue;
         }
-        let programs = copy.build()?;
+        let programs = match copy.build() {
+            Ok(programs) => programs,
+            Err(error) => {
+                println!("{:<28} {error}", plant.name);
+                good = false;
+                continue;
+            }
+        };
         for engine in &wanted {
-            let hunts = (0..starts).map(|start| hunt(engine, &programs, &plant.arguments, 1 + start * 100_000, seconds));
+            let hunts =
+                (0..starts).map(|start| hunt(engine, &programs, &plant.arguments, 1 + start * 100_000, seconds));
             let outcomes = hunts.collect::<io::Result<Vec<_>>>()?;
             good &= outcomes.iter().all(|outcome| outcome.found.is_some());
             row(&plant.name, engine, &outcomes, &format!("{}: {}", plant.after, plant.what));
@@ -137,7 +145,8 @@ fn all() -> io::Result<Vec<Plant>> {
 fn read(patch: PathBuf) -> io::Result<Plant> {
     let text = fs::read_to_string(&patch)?;
     let head = |key: &str| text.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim().to_owned());
-    let must = |key: &str| head(key).ok_or_else(|| io::Error::other(format!("{} has no line {key:?}", patch.display())));
+    let must =
+        |key: &str| head(key).ok_or_else(|| io::Error::other(format!("{} has no line {key:?}", patch.display())));
     let arguments = head("Arguments:").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let name = patch.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(Plant { name, what: must("What:")?, after: must("After:")?, arguments, patch: patch.clone() })

@@ -15,6 +15,7 @@ use uuid::Uuid;
 
 use super::http::{Http, Reply};
 use super::{Phase, Shared};
+use crate::cluster::RESPAWN;
 use crate::event;
 use crate::history::{Call, Found, Outcome};
 use crate::rng::Rng;
@@ -22,6 +23,8 @@ use crate::world::hold;
 
 /// How long a patient client waits for an answer: longer than a server may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a read in calm is sent: a server that was told to stop in the storm may do so only now.
+const AUDIT_ATTEMPTS: u32 = 4;
 /// How often a write with a request id is sent before the client gives up.
 const ATTEMPTS: u32 = 4;
 
@@ -94,7 +97,16 @@ pub async fn audit(number: u32, world: World, shared: Arc<Shared>, servers: &[So
     for server in servers {
         client.http.turn_to(*server);
         for key in keys {
-            answered &= matches!(client.operate(key, Call::Get, PATIENCE).await, Outcome::Read { .. });
+            let mut attempts = 0;
+            while !matches!(client.operate(key, Call::Get, PATIENCE).await, Outcome::Read { .. }) {
+                attempts += 1;
+                if attempts == AUDIT_ATTEMPTS {
+                    answered = false;
+                    break;
+                }
+                client.http.turn_to(*server);
+                client.world.sleep(RESPAWN * 2).await;
+            }
         }
     }
     answered
