@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -204,13 +204,42 @@ impl Raft {
         moved.ok_or_else(|| Error::Retry(format!("server {to} did not take over the lead")))
     }
 
+    /// Changes the membership when those before have been made.
     async fn change(&self, change: ChangeMembers<Uuid, Member>, retain: bool) -> Result<()> {
-        let changing = self.inner.raft.change_membership(change, retain);
+        let changing = async {
+            let _turn = self.inner.membership.lock().await;
+            loop {
+                let changed = self.inner.raft.change_membership(change.clone(), retain).await;
+                match changed {
+                    // One that the leader before has left, or that was given up, and that may yet be made.
+                    Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
+                        ChangeMembershipError::InProgress(_),
+                    ))) => self.inner.world.sleep(limits::PROMOTE_POLL).await,
+                    changed => return changed,
+                }
+            }
+        };
         match self.inner.world.timeout(limits::MEMBERSHIP_WAIT, changing).await {
             Some(Ok(_)) => Ok(()),
             Some(Err(error)) => Err(refusal(error)),
             None => Err(Error::Unknown("the change may or may not be made: no majority answered in time".into())),
         }
+    }
+
+    /// Makes the second step of a change of voters whose leader was lost after the first: until then both the old and the
+    /// new voters must agree to everything, those included that were to be removed.
+    async fn finish_change(&self) -> Result<()> {
+        let half = {
+            let metrics = self.inner.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.membership().get_joint_config().len() > 1
+        };
+        if !half || self.inner.membership.try_lock().is_err() {
+            return Ok(());
+        }
+        tracing::info!("finishing a change of the voters that another leader began");
+        // Only removals leave a voter out, and what was to be removed is not to stay as a learner.
+        self.change(ChangeMembers::AddVoterIds(BTreeSet::new()), false).await
     }
 
     /// The learners that have caught up.
@@ -232,12 +261,15 @@ fn refusal(error: RaftError<TypeConfig, ClientWriteError<TypeConfig>>) -> Error 
     }
 }
 
-/// Makes voters of learners while this server leads. Runs until the node stops.
+/// Makes voters of learners, and finishes what other leaders began, while this server leads. Runs until the node stops.
 pub(super) async fn promote(raft: Raft) {
     loop {
         raft.inner.world.sleep(limits::PROMOTE_POLL).await;
         if !raft.is_leader() {
             continue;
+        }
+        if let Err(error) = raft.finish_change().await {
+            tracing::warn!(%error, "cannot finish a change of the voters; trying again");
         }
         let ready = raft.ready();
         if ready.is_empty() {

@@ -103,6 +103,8 @@ struct Inner {
     numbers: Numbers,
     reads: Reads,
     leadership: Leadership,
+    /// Makes changes of the membership take turns on the leader: each is two steps.
+    membership: tokio::sync::Mutex<()>,
     /// One permit per admitted command, and per [`PERMIT_BYTES`] of it.
     commands: Semaphore,
     bytes: Semaphore,
@@ -159,6 +161,7 @@ impl Raft {
             numbers: Numbers::default(),
             reads,
             leadership,
+            membership: tokio::sync::Mutex::default(),
             commands: Semaphore::new(limits::ADMITTED_COMMANDS),
             bytes: Semaphore::new(limits::ADMITTED_BYTES / PERMIT_BYTES),
             tasks: OnceLock::new(),

@@ -280,3 +280,21 @@ fn a_checkpoint_that_fails_is_tried_again_and_writes_go_on() {
         assert_eq!(get(&raft, "b").await.as_deref(), Some("2"));
     });
 }
+
+#[test]
+fn a_change_of_the_voters_that_was_left_halfway_is_finished() {
+    run(|machine| async move {
+        let raft = machine.start().await.unwrap();
+        raft.propose(None, set("a", "1")).await.unwrap();
+        let own = Uuid::from_u128(1);
+        let voters = std::collections::BTreeSet::from([own]);
+        let members = BTreeMap::from([(own, raft.leader().unwrap().1)]);
+        let half = openraft::Membership::new(vec![voters.clone(), voters], members).unwrap();
+        raft.inner.raft.append_membership(half, openraft::EntryPayload::Blank, []).await.unwrap();
+        let mut metrics = raft.inner.raft.server_metrics();
+        while metrics.borrow_and_update().membership_config.membership().get_joint_config().len() > 1 {
+            metrics.changed().await.unwrap();
+        }
+        assert_eq!(raft.voters().len(), 1);
+    });
+}
