@@ -111,7 +111,8 @@ pub async fn start_with(mut world: World, config: Config, open_checkpoint: OpenC
     Ok(Node { id, raft, agent, http, rpc, _lock: lock })
 }
 
-/// Listens for other servers: on `bind_addr`, else on every address; with `-dev` on loopback, because nobody else is meant.
+/// Listens for other servers: on `bind_addr`, else on every IPv4 address, as Consul does; with `-dev` on loopback, because
+/// nobody else is meant.
 async fn serve_rpc(
     world: &World,
     config: &Config,
@@ -139,6 +140,7 @@ fn finding(config: &Config) -> Finding {
         port: config.ports.server.unwrap_or(SERVER_PORT),
         interval: join.retry_interval,
         most: join.retry_max,
+        rejoin: join.rejoin_after_leave,
     }
 }
 
@@ -184,10 +186,9 @@ impl Node {
     /// Gives up its place in the cluster, so that the others need it for no majority. Call [`Node::shutdown`] afterwards.
     ///
     /// # Errors
-    /// As [`Raft::remove`]; the last server cannot leave.
+    /// As [`Raft::leave`]; the last server cannot leave.
     pub async fn leave(&self) -> Result<()> {
-        self.raft.step_down().await;
-        self.raft.remove(self.id).await
+        self.raft.leave().await
     }
 
     /// Hands over the lead, stops taking requests, lets those under way finish, and stops.

@@ -80,15 +80,22 @@ fn private(interfaces: &[Interface]) -> Vec<&Interface> {
 }
 
 /// The address to tell other nodes when none is configured: the machine's one private IPv4 address, or its one public
-/// one, or loopback if it has nothing else.
-pub fn choose(interfaces: &[Interface]) -> Result<IpAddr, String> {
+/// one, or loopback if it has nothing else. Where `bind` is `::`, as in Consul, its one global IPv6 address before these.
+pub fn choose(interfaces: &[Interface], bind: Option<IpAddr>) -> Result<IpAddr, String> {
     let public = |i: &&Interface| match i.addr {
         IpAddr::V4(addr) => {
             !addr.is_loopback() && !addr.is_link_local() && !addr.is_unspecified() && !addr.is_private()
         }
         IpAddr::V6(_) => false,
     };
-    for candidates in [private(interfaces), interfaces.iter().filter(public).collect()] {
+    // Global addresses are given out of 2000::/3.
+    let global = |i: &&Interface| match i.addr {
+        IpAddr::V6(addr) => bind == Some(Ipv6Addr::UNSPECIFIED.into()) && addr.segments()[0] & 0xe000 == 0x2000,
+        IpAddr::V4(_) => false,
+    };
+    let [global, public] =
+        [interfaces.iter().filter(global).collect::<Vec<_>>(), interfaces.iter().filter(public).collect()];
+    for candidates in [global, private(interfaces), public] {
         match candidates.as_slice() {
             [] => {}
             [only] => return Ok(only.addr),

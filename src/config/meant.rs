@@ -144,7 +144,7 @@ pub struct Join {
     pub retry_interval: Duration,
     /// Tries before giving up; 0 is never.
     pub retry_max: u32,
-    /// Tried once at start.
+    /// Treated as `retry_join`.
     pub start_join: Vec<String>,
     /// Whether a node that left comes back by itself when started again.
     pub rejoin_after_leave: bool,
@@ -189,7 +189,7 @@ impl Config {
         let bound = self.bind_addr.filter(|addr| !address::is_any(*addr));
         match self.advertise.or(bound) {
             Some(addr) => Ok(addr),
-            None => address::choose(interfaces).map_err(Error::Operator),
+            None => address::choose(interfaces, self.bind_addr).map_err(Error::Operator),
         }
     }
 

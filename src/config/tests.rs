@@ -174,6 +174,10 @@ fn the_advertised_address_is_the_only_one_or_an_error_that_names_the_candidates(
     let two = advertise(&[("eth0", "10.0.0.5"), ("eth1", "192.168.1.2")]).unwrap_err().to_string();
     let expected = "this machine has several addresses: 10.0.0.5 (eth0), 192.168.1.2 (eth1); set bind_addr or advertise_addr to one";
     assert_eq!(two, expected);
+    let six = load_files(&[("/a.json", r#"{"bind_addr": "::"}"#)]).unwrap();
+    let both = cards(&[("lo", "::1"), ("eth0", "10.0.0.5"), ("eth0", "fe80::1"), ("eth0", "2001:db8::5")]);
+    assert_eq!(six.advertise_addr(&both).unwrap().to_string(), "2001:db8::5");
+    assert_eq!(config.advertise_addr(&both).unwrap().to_string(), "10.0.0.5");
     let bound = load_files(&[("/a.json", r#"{"bind_addr": "0.0.0.0", "advertise_addr": "192.168.1.2"}"#)]).unwrap();
     assert_eq!(
         bound.advertise_addr(&cards(&[("a", "10.0.0.1"), ("b", "10.0.0.2")])).unwrap().to_string(),

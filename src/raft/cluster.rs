@@ -3,10 +3,13 @@
 //! The cluster's id is made once, by the server that founds the cluster, before there is a cluster. Every other server
 //! takes it over from the answer to its join or from the first member that speaks to it, and keeps it before it answers.
 //! From then on it talks to no other cluster, so two clusters can never grow into each other.
+//!
+//! A server that has left keeps that too, because what it has of the log may still call it a member.
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::sync::Mutex;
 use uuid::Uuid;
@@ -23,9 +26,12 @@ pub struct Cluster {
     identity: Identity,
     /// Makes two that would keep an id take turns.
     keeping: Arc<Mutex<()>>,
+    left: Arc<AtomicBool>,
 }
 
 const FILE: &str = "cluster-id";
+/// There while this server has left the cluster of this id and was not taken in again.
+const LEFT: &str = "left-cluster-id";
 
 impl Cluster {
     /// Reads the cluster's id from a data directory, if it is known there.
@@ -37,7 +43,8 @@ impl Cluster {
         if let Some(id) = read_id(world, dir, FILE).await? {
             let _ = identity.cluster.set(id);
         }
-        Ok(Cluster { world: world.clone(), dir: dir.into(), identity, keeping: Arc::default() })
+        let left = Arc::new(AtomicBool::new(read_id(world, dir, LEFT).await?.is_some()));
+        Ok(Cluster { world: world.clone(), dir: dir.into(), identity, keeping: Arc::default(), left })
     }
 
     /// Who this server is to others.
@@ -66,6 +73,33 @@ impl Cluster {
             .map_err(|e| Error::io(format!("cannot keep the cluster's id in {}", self.dir.display()), &e))?;
         let _ = self.identity.cluster.set(id);
         tracing::info!(cluster = %id, "belongs to a cluster");
+        Ok(())
+    }
+
+    /// Whether this server has left the cluster, on purpose.
+    pub(super) fn has_left(&self) -> bool {
+        self.left.load(Ordering::Relaxed)
+    }
+
+    /// Keeps that this server has left the cluster: it does not join again by itself.
+    ///
+    /// # Errors
+    /// [`Error::Operator`] if the disk refuses.
+    pub async fn leave(&self) -> Result<()> {
+        let Some(id) = self.id() else { return Ok(()) };
+        let kept = write_id(&self.world, &self.dir, LEFT, id).await;
+        kept.map_err(|e| Error::io(format!("cannot keep in {} that this server has left", self.dir.display()), &e))?;
+        self.left.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Forgets that this server had left: the cluster has taken it in again.
+    pub(super) async fn come_back(&self) -> Result<()> {
+        if self.has_left() {
+            let removed = self.world.disk.remove(&self.dir.join(LEFT)).await;
+            removed.map_err(|e| Error::io(format!("cannot remove {LEFT} from {}", self.dir.display()), &e))?;
+            self.left.store(false, Ordering::Relaxed);
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use openraft::errors::{InitializeError, RaftError};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::Raft;
@@ -32,8 +33,10 @@ pub struct Finding {
     pub port: u16,
     /// Pause between rounds in which nobody answered.
     pub interval: Duration,
-    /// Such rounds before it gives up; 0 is never.
+    /// So many intervals without an answer, and it gives up; 0 is never.
     pub most: u32,
+    /// Goes back by itself to a cluster that it has left; otherwise only `addresses` bring it back.
+    pub rejoin: bool,
 }
 
 /// This server's place, and whom it has met.
@@ -42,6 +45,8 @@ pub(super) struct Meeting {
     pub(super) member: Member,
     pub(super) finding: Finding,
     /// Servers without a cluster.
+    /// Why this server has given up to find its cluster.
+    pub(super) gave_up: watch::Sender<Option<Error>>,
     met: Mutex<BTreeMap<Uuid, (Member, Instant)>>,
     /// Members of a cluster that spoke to this server while it had none: they can take it in, wherever the configuration
     /// looks for them.
@@ -50,7 +55,8 @@ pub(super) struct Meeting {
 
 impl Meeting {
     pub(super) fn new(id: Uuid, member: Member, finding: Finding) -> Self {
-        Meeting { id, member, finding, met: Mutex::default(), hosts: Mutex::default() }
+        let (met, hosts) = (Mutex::default(), Mutex::default());
+        Meeting { id, member, finding, gave_up: watch::Sender::new(None), met, hosts }
     }
 
     /// Remembers a member of a cluster.
@@ -76,6 +82,21 @@ impl Meeting {
         if *id != self.id && (met.len() < limits::MAX_SERVERS - 1 || met.contains_key(id)) {
             met.insert(*id, (member.clone(), now));
         }
+    }
+
+    /// Whether nobody has answered for so long that this server is to end, as `retry_max` says.
+    fn gives_up(&self, silence: Duration) -> bool {
+        let Finding { addresses, interval, most, .. } = &self.finding;
+        // The rounds are closer together than the interval while founders look for each other.
+        if *most == 0 || addresses.is_empty() || silence < *interval * *most {
+            return false;
+        }
+        self.gave_up.send_replace(Some(Error::Operator(format!(
+            "no server to join has answered for {most} times {interval:?} (retry_max, retry_interval): {}. Look whether \
+             they run, and whether their rpc port is reached from here",
+            addresses.join(", ")
+        ))));
+        true
     }
 
     /// The servers met of late, with this one.
@@ -130,9 +151,12 @@ impl Raft {
                 Err(error) => tracing::warn!(address = %text, %error, "cannot resolve an address to join"),
             }
         }
-        let members = self.servers_here().into_iter().map(|server| server.member);
-        let known = members.chain(meeting.sees(world).into_values()).chain(meeting.hosts());
-        found.extend(known.filter_map(|member| super::links::address(&member).ok()));
+        // Who has left for good goes back only where it is told to.
+        if meeting.finding.rejoin || !self.inner.links.cluster.has_left() {
+            let members = self.servers_here().into_iter().map(|server| server.member);
+            let known = members.chain(meeting.sees(world).into_values()).chain(meeting.hosts());
+            found.extend(known.filter_map(|member| super::links::address(&member).ok()));
+        }
         let own = super::links::address(&meeting.member).ok();
         found.retain(|address| Some(*address) != own);
         found.sort_unstable();
@@ -172,7 +196,20 @@ impl Raft {
             .ask_at(at, call::JOIN, &join, limits::MEMBERSHIP_WAIT)
             .await
             .map_err(|failed| failed.error)?;
-        self.inner.links.cluster.adopt(joined.cluster).await
+        self.inner.links.cluster.adopt(joined.cluster).await?;
+        self.inner.links.cluster.come_back().await
+    }
+
+    /// Asks the members met one after another: one that has left, or was removed, cannot help.
+    async fn ask_any_to_join(&self, members: &[SocketAddr]) -> Result<()> {
+        let mut outcome = Ok(());
+        for address in members {
+            outcome = self.ask_to_join(*address).await;
+            if outcome.is_ok() {
+                break;
+            }
+        }
+        outcome
     }
 
     /// Founds the cluster, if it is this server's turn.
@@ -206,31 +243,38 @@ fn founders(own: &Greeting, greetings: &[(SocketAddr, Greeting)]) -> Option<BTre
 
 /// Finds or founds the cluster, and tells it of a new address. Runs until this server is a member at its address.
 pub(super) async fn run(raft: Raft) {
-    let meeting = &raft.inner.meeting;
-    let mut silent = 0;
-    while !raft.is_member(meeting.id, &meeting.member) {
+    let (world, meeting) = (&raft.inner.world, &raft.inner.meeting);
+    let has_left = || raft.inner.links.cluster.has_left();
+    if has_left() && meeting.finding.addresses.is_empty() && !meeting.finding.rejoin {
+        return tracing::warn!(
+            "this server has left its cluster and does not join again by itself: set rejoin_after_leave, or retry_join"
+        );
+    }
+    let mut answered = world.clock.now();
+    while has_left() || !raft.is_member(meeting.id, &meeting.member) {
         let greetings = raft.greet().await;
-        let in_cluster = greetings.iter().find(|(_, greeting)| greeting.initialized);
-        let tried = match in_cluster {
+        let members: Vec<_> =
+            greetings.iter().filter(|(_, greeting)| greeting.initialized).map(|(at, _)| *at).collect();
+        let tried = match members.is_empty() {
             // The leader itself has moved.
             _ if raft.lead().is_ok() => raft.join(meeting.id, meeting.member.clone()).await,
-            Some((address, _)) => raft.ask_to_join(*address).await,
-            None if !raft.initialized() => raft.found(&greetings).await,
-            None => Ok(()),
+            false => raft.ask_any_to_join(&members).await,
+            true if !raft.initialized() => raft.found(&greetings).await,
+            true => Ok(()),
         };
         if let Err(error) = tried {
             tracing::warn!(%error, "cannot join the cluster yet");
         }
-        silent = if greetings.is_empty() { silent + 1 } else { 0 };
-        if meeting.finding.most > 0 && silent >= meeting.finding.most {
-            return tracing::error!(tries = silent, "nobody to join has answered; giving up, as retry_max says");
+        if !greetings.is_empty() {
+            answered = world.clock.now();
+        }
+        if meeting.gives_up(world.clock.now().since(answered)) {
+            return;
         }
         // The founders must see each other at once, so a server that waits for others does not wait long.
         let alone = greetings.is_empty() && meeting.finding.expect < 2;
-        raft.inner
-            .world
-            .sleep(if alone { meeting.finding.interval.max(limits::GREETING_PAUSE) } else { limits::GREETING_PAUSE })
-            .await;
+        let pause = if alone { meeting.finding.interval.max(limits::GREETING_PAUSE) } else { limits::GREETING_PAUSE };
+        world.sleep(pause).await;
     }
 }
 

@@ -64,6 +64,16 @@ impl Raft {
         }
     }
 
+    /// Gives up this server's own place in the cluster, and keeps that it has.
+    ///
+    /// # Errors
+    /// As [`Raft::remove`]; [`Error::Operator`] if that cannot be kept.
+    pub async fn leave(&self) -> Result<()> {
+        self.step_down().await;
+        self.remove(self.inner.meeting.id).await?;
+        self.inner.links.cluster.leave().await
+    }
+
     /// Has another server lead: the one given, or the one that has most of the log. Returns once there is a new leader.
     ///
     /// # Errors

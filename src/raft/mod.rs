@@ -322,11 +322,19 @@ impl Raft {
     /// Why this server can take no further part, once it cannot; pends until then.
     pub async fn failed(&self) -> Error {
         let mut metrics = self.inner.raft.metrics();
+        let mut gave_up = self.inner.meeting.gave_up.subscribe();
         loop {
             if let Err(fatal) = &metrics.borrow_and_update().running_state {
                 return stopped(&self.inner.wal, fatal);
             }
-            if metrics.changed().await.is_err() {
+            if let Some(error) = &*gave_up.borrow_and_update() {
+                return error.clone();
+            }
+            let changed = tokio::select! {
+                changed = metrics.changed() => changed.is_ok(),
+                changed = gave_up.changed() => changed.is_ok(),
+            };
+            if !changed {
                 return stopped(&self.inner.wal, &Fatal::Stopped);
             }
         }

@@ -292,9 +292,12 @@ fn a_change_of_the_voters_that_was_left_halfway_is_finished() {
         let half = openraft::Membership::new(vec![voters.clone(), voters], members).unwrap();
         raft.inner.raft.append_membership(half, openraft::EntryPayload::Blank, []).await.unwrap();
         let mut metrics = raft.inner.raft.server_metrics();
-        while metrics.borrow_and_update().membership_config.membership().get_joint_config().len() > 1 {
-            metrics.changed().await.unwrap();
-        }
+        let finished = async {
+            while metrics.borrow_and_update().membership_config.membership().get_joint_config().len() > 1 {
+                metrics.changed().await.unwrap();
+            }
+        };
+        machine.world.timeout(Duration::from_secs(60), finished).await.expect("the second step");
         assert_eq!(raft.voters().len(), 1);
     });
 }

@@ -46,6 +46,35 @@ fn servers_are_added_replaced_moved_and_removed_under_load() {
     cluster.wait_for_one_truth();
 }
 
+#[test]
+fn a_server_that_left_joins_again_only_if_it_is_told_to() {
+    let mut cluster = Cluster::found();
+    let leaving = cluster.leader();
+    let others = format!("-retry-join=127.0.0.1:{}", cluster.ports[(leaving + 1) % 3].1);
+    let leaves = "-hcl=leave_on_terminate = true";
+    cluster.kill(leaving);
+    cluster.start_with(leaving, &[leaves]);
+    cluster.wait_for_leader();
+    for told in ["-rejoin", &others] {
+        let mut agent = cluster.agents.remove(&leaving).unwrap();
+        agent.signal("TERM");
+        assert_eq!(agent.wait(), Some(0), "{}", agent.log());
+        wait_until("two voters", || cluster.peers().len() == 2);
+
+        cluster.start_with(leaving, &[leaves]);
+        wait_until("its reason to stay out", || {
+            cluster.agents[&leaving].log().contains("does not join again by itself")
+        });
+        cluster.kill(leaving);
+        assert_eq!(cluster.peers().len(), 2);
+
+        cluster.start_with(leaving, &[leaves, told]);
+        wait_until("three voters", || cluster.peers().len() == 3);
+        cluster.wait_for_leader();
+    }
+    cluster.wait_for_one_truth();
+}
+
 /// `operator raft remove-peer` of a server, asked of another.
 fn remove(cluster: &Cluster, asked: usize, id: usize) {
     let id = format!("-id={}", cluster.id(id));

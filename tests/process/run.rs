@@ -101,3 +101,14 @@ fn a_reload_keeps_connections() {
     wait_until("the reload to be logged", || agent.log().to_lowercase().contains("reload"));
     assert_eq!(connection.request("GET", "/v1/status/leader", b"").unwrap().status, 200);
 }
+
+#[test]
+fn a6_a_server_whom_nobody_to_join_answers_ends_after_retry_max() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = format!("-data-dir={}", dir.path().display());
+    let nobody = format!("-retry-join=127.0.0.1:{}", free_port());
+    let mut agent =
+        Agent::spawn(&[&data, "-server", "-bind=127.0.0.1", &nobody, "-retry-max=2", "-retry-interval=100ms"]);
+    assert_eq!(agent.wait(), Some(1));
+    assert!(agent.log().contains("no server to join has answered for 2 times 100ms (retry_max"), "{}", agent.log());
+}

@@ -34,8 +34,17 @@ impl Cluster {
         self.dir.path().join(number.to_string())
     }
 
-    /// Starts a server, on the data it has if it ran before. The first three expect three.
+    /// Starts a server that is to join the others, on the data it has if it ran before. The first three expect three.
     pub fn start(&mut self, number: usize) {
+        let mut args: Vec<String> = self.ports.iter().map(|(_, rpc)| format!("-retry-join=127.0.0.1:{rpc}")).collect();
+        if number < 3 {
+            args.push("-bootstrap-expect=3".into());
+        }
+        self.start_with(number, &args.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+
+    /// Starts a server with nothing but its own place and these arguments.
+    pub fn start_with(&mut self, number: usize, more: &[&str]) {
         let (http, rpc) = self.ports[number];
         let mut args = vec![
             "agent".to_string(),
@@ -48,10 +57,7 @@ impl Cluster {
             "-retry-interval=1s".into(),
             "-hcl=limits { http_max_conns_per_client = 1000 }".into(),
         ];
-        if number < 3 {
-            args.push("-bootstrap-expect=3".into());
-        }
-        args.extend(self.ports.iter().map(|(_, rpc)| format!("-retry-join=127.0.0.1:{rpc}")));
+        args.extend(more.iter().map(|arg| arg.to_string()));
         self.agents.insert(number, Agent::spawn_on(&args, http));
     }
 
