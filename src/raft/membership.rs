@@ -219,19 +219,22 @@ impl Raft {
         let changing = async {
             let _turn = self.inner.membership.lock().await;
             loop {
+                // A leader that has just been voted out goes on for a moment, but openraft takes no change from it.
+                if !self.voters().iter().any(|(id, _)| *id == self.inner.meeting.id) {
+                    return Err(no_leader());
+                }
                 let changed = self.inner.raft.change_membership(change.clone(), retain).await;
                 match changed {
                     // One that the leader before has left, or that was given up, and that may yet be made.
                     Err(RaftError::APIError(ClientWriteError::ChangeMembershipError(
                         ChangeMembershipError::InProgress(_),
                     ))) => self.inner.world.sleep(limits::PROMOTE_POLL).await,
-                    changed => return changed,
+                    changed => return changed.map(drop).map_err(refusal),
                 }
             }
         };
         match self.inner.world.timeout(limits::MEMBERSHIP_WAIT, changing).await {
-            Some(Ok(_)) => Ok(()),
-            Some(Err(error)) => Err(refusal(error)),
+            Some(changed) => changed,
             None => Err(Error::Unknown("the change may or may not be made: no majority answered in time".into())),
         }
     }
