@@ -45,7 +45,7 @@ macro_rules! scripts {
     };
 }
 
-scripts! { agent any_key bad_parameters blocking delete encoding get keys methods paging put recurse request_id sizes }
+scripts! { agent any_key bad_parameters blocking consistency delete encoding get keys methods paging put recurse request_id sizes }
 
 /// A node on the loopback in `-dev` mode: one server, in memory, JSON indented.
 fn start_dev_node() -> SocketAddr {

@@ -51,7 +51,7 @@ pub struct Answer<T> {
     pub index: u64,
     /// X-Consul-KnownLeader.
     pub known_leader: bool,
-    /// X-Consul-LastContact.
+    /// X-Consul-LastContact: [`Duration::MAX`] if no leader was ever heard here.
     pub last_contact: Duration,
 }
 
@@ -131,7 +131,7 @@ impl Agent {
             value: found.value,
             index: found.index.max(1),
             known_leader: self.inner.raft.knows_leader(),
-            last_contact: contact.unwrap_or_default(),
+            last_contact: contact.unwrap_or(Duration::MAX),
         }
     }
 }

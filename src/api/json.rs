@@ -16,8 +16,10 @@ pub enum Style {
     /// No white space.
     #[default]
     Compact,
-    /// One element per line, four spaces per level: what `-dev` mode and `?pretty` give.
+    /// One element per line, four spaces per level: what `-dev` mode gives.
     Indented,
+    /// The same with a newline at the end: what `?pretty` gives.
+    Pretty,
 }
 
 /// Serializes a small value.
@@ -25,12 +27,15 @@ pub fn to_vec(value: &impl Serialize, style: Style) -> Vec<u8> {
     let mut out = Vec::new();
     let written = match style {
         Style::Compact => value.serialize(&mut serde_json::Serializer::new(&mut out)),
-        Style::Indented => {
+        Style::Indented | Style::Pretty => {
             let formatter = serde_json::ser::PrettyFormatter::with_indent(INDENT);
             value.serialize(&mut serde_json::Serializer::with_formatter(&mut out, formatter))
         }
     };
     written.expect("a struct with string keys serializes, and a Vec takes every byte");
+    if style == Style::Pretty {
+        out.push(b'\n');
+    }
     out
 }
 
@@ -79,6 +84,9 @@ impl Writer {
         }
         self.out.push(bracket);
         self.empty = false;
+        if self.depth == 0 && self.style == Style::Pretty {
+            self.out.push(b'\n');
+        }
     }
 
     /// Begins the next element of an array.
@@ -141,7 +149,7 @@ impl Writer {
     }
 
     fn new_line(&mut self) {
-        if self.style == Style::Indented {
+        if self.style != Style::Compact {
             self.out.push(b'\n');
             for _ in 0..self.depth {
                 self.out.extend_from_slice(INDENT);
@@ -246,11 +254,13 @@ mod tests {
     }
 
     #[test]
-    fn both_styles_agree_with_serde_json_byte_for_byte() {
+    fn every_style_agrees_with_serde_json_byte_for_byte() {
         let value = serde_json::json!([{"A": 1, "B": []}, {"A": 2, "B": []}]);
-        for style in [Style::Compact, Style::Indented] {
+        for style in [Style::Compact, Style::Indented, Style::Pretty] {
             assert_eq!(document(style).escape_ascii().to_string(), to_vec(&value, style).escape_ascii().to_string());
         }
+        let pretty = [document(Style::Indented), b"\n".to_vec()].concat();
+        assert_eq!(document(Style::Pretty), pretty, "one newline, at the very end");
     }
 
     #[test]

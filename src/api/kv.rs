@@ -132,7 +132,7 @@ mod tests {
     fn what_the_server_writes_the_client_type_reads_and_writes_alike() {
         for value in [&b""[..], b"hi", b"\0\xff"] {
             for session in [None, Some(Uuid::from_u128(1 << 100))] {
-                for style in [Style::Compact, Style::Indented] {
+                for style in [Style::Compact, Style::Indented, Style::Pretty] {
                     let entry = entry(value, session);
                     let text = write(&entry, style);
                     assert_eq!(serde_json::from_str::<KvEntry>(&text).unwrap(), entry);

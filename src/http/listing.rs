@@ -200,7 +200,7 @@ mod tests {
         let keys: Vec<&[u8]> = keys.iter().map(|key| &key[..]).collect();
         let value = vec![7; limits::LIST_CHUNK / 16];
         let table = table(&keys, &value);
-        for style in [Style::Compact, Style::Indented] {
+        for style in [Style::Compact, Style::Indented, Style::Pretty] {
             let selection = Selection { prefix: "a".into(), shape: Shape::Entries, start_after: None };
             let chunks: Vec<Vec<u8>> = Listing::new(selection, table.clone(), None, style).collect();
             assert!(chunks.len() > 2);

@@ -125,7 +125,11 @@ impl Call {
 
     /// How JSON is to be laid out.
     fn style(&self, query: &Query<'_>) -> Style {
-        if self.edge.config.pretty || query.has("pretty") { Style::Indented } else { Style::Compact }
+        match self.edge.config.pretty {
+            _ if query.has("pretty") => Style::Pretty,
+            true => Style::Indented,
+            false => Style::Compact,
+        }
     }
 }
 

@@ -36,6 +36,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 
+/// What stands for "never heard" in milliseconds: the longest time that Go's clients can hold, which count in nanoseconds.
+const FOREVER_MS: u64 = i64::MAX as u64 / 1_000_000;
+
 /// Room for every header of the fullest answer, so that the map is allocated once.
 const HEADERS: usize = 10;
 
@@ -106,7 +109,7 @@ pub fn indexed<T>(answer: &Answer<T>) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(HEADERS);
     headers.insert(INDEX, HeaderValue::from(answer.index.max(1)));
     headers.insert(KNOWN_LEADER, HeaderValue::from_static(if answer.known_leader { "true" } else { "false" }));
-    let last_contact = u64::try_from(answer.last_contact.as_millis()).unwrap_or(u64::MAX);
+    let last_contact = u64::try_from(answer.last_contact.as_millis()).unwrap_or(u64::MAX).min(FOREVER_MS);
     headers.insert(LAST_CONTACT, HeaderValue::from(last_contact));
     headers.insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
     headers
@@ -306,6 +309,13 @@ mod tests {
             ("x-consul-query-backend", "blocking-query"),
         ];
         assert_eq!(shown, expected);
+    }
+
+    #[test]
+    fn a_server_that_never_heard_a_leader_says_a_time_that_clients_can_hold() {
+        let answer = Answer { value: Some(()), index: 7, known_leader: false, last_contact: Duration::MAX };
+        let shown = indexed(&answer)[LAST_CONTACT].to_str().unwrap().parse::<i64>().unwrap();
+        assert!(shown.checked_mul(1_000_000).is_some() && shown > 1000 * 60 * 60 * 24 * 365 * 100, "{shown}");
     }
 
     #[test]

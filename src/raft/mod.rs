@@ -227,17 +227,33 @@ impl Raft {
         }
     }
 
-    /// How long ago this server heard from the leader: nothing on the leader itself, `None` if there is none.
+    /// How long ago what this server holds was certainly the newest there is: nothing on a leader that a majority follows;
+    /// else the time since a leader was heard, whether there is one now or not. `None` if none ever was.
     pub fn last_contact(&self) -> Option<Duration> {
-        match self.whereabouts()? {
-            Leader::Here => Some(Duration::ZERO),
-            Leader::There(..) => self.inner.links.heard(),
+        match self.whereabouts() {
+            Some(Leader::Here) => self.followed(),
+            _ => self.inner.links.heard(),
         }
     }
 
-    /// Whether there is a leader that this server can hear.
+    /// Whether there is a leader that this server can hear; a leader must hear a majority.
     pub fn knows_leader(&self) -> bool {
-        self.last_contact().is_some_and(|contact| contact <= membership::patience(self.inner.multiplier))
+        let fresh = |contact| contact <= membership::patience(self.inner.multiplier);
+        self.whereabouts().is_some() && self.last_contact().is_some_and(fresh)
+    }
+
+    /// How long ago a majority followed this leader. For as long as the others start no election after that, it is as good as
+    /// now.
+    fn followed(&self) -> Option<Duration> {
+        let inner = &*self.inner;
+        if inner.raft.voter_ids().eq([inner.meeting.id]) {
+            return Some(Duration::ZERO);
+        }
+        let acked = inner.raft.data_metrics().borrow_watched().last_quorum_acked;
+        // Just elected, it has heard nobody yet; but its predecessor.
+        let Some(acked) = acked else { return inner.links.heard() };
+        let silent = inner.world.clock.now().since(acked.into_inner().0);
+        Some(if silent < limits::ELECTION * inner.multiplier { Duration::ZERO } else { silent })
     }
 
     /// The cluster's id, once this server belongs to one.

@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::Raft;
 use super::forward::Leader;
+use super::links::Failed;
 use super::message::{ReadIndex, Target, call};
 use super::types::OpenRaft;
 use super::view::{Published, View};
@@ -84,10 +85,18 @@ async fn round(raft: &Raft) -> Result<u64> {
         Some(Leader::Here) => here(&raft.inner.raft).await,
         Some(Leader::There(id, member)) => {
             let asked = raft.ask_leader((id, &member), call::READ, &Target(None)).await;
-            // A read changes nothing, so it may always be asked again.
-            asked.map(|ReadIndex(index)| index).map_err(|failed| Error::Retry(failed.error.to_string()))
+            asked.map(|ReadIndex(index)| index).map_err(not_answered)
         }
         None => Err(super::no_leader()),
+    }
+}
+
+/// A read changes nothing, so it may always be asked again. A leader that does not answer is none, and clients look for those
+/// words.
+fn not_answered(failed: Failed) -> Error {
+    match failed.error {
+        error if failed.refused || error == super::no_leader() => Error::Retry(error.to_string()),
+        error => Error::Retry(format!("No cluster leader: {error}")),
     }
 }
 

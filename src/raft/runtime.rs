@@ -24,7 +24,7 @@ pub struct WorldRuntime;
 
 /// A point on the current world's monotonic clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Instant(world::Instant);
+pub struct Instant(pub(super) world::Instant);
 
 impl openraft_rt::Instant for Instant {
     fn now() -> Self {

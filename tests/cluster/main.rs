@@ -76,6 +76,7 @@ fn a_majority_lost_is_said_and_a_majority_back_serves_again() {
     assert!(status == 500 || status == 504, "no majority, no acknowledgement: {status}");
     let stale = request(http, "GET", "/v1/kv/k?stale&raw", &[], b"").unwrap();
     assert_eq!(stale.text(), "before");
+    says_that_it_is_alone(http);
     for number in (0..3).filter(|number| *number != survivor) {
         cluster.start(number);
     }
@@ -83,6 +84,37 @@ fn a_majority_lost_is_said_and_a_majority_back_serves_again() {
     assert_eq!(get(http, "k").as_deref(), Some("after"));
     cluster.wait_for_leader();
     cluster.wait_for_one_truth();
+}
+
+/// A server that neither leads a majority nor hears a leader says so on what it answers by itself, and how old that may be.
+fn says_that_it_is_alone(http: SocketAddr) {
+    let contact = |read: &support::Response| read.header("X-Consul-LastContact").unwrap().parse::<u64>().unwrap();
+    let stale = || request(http, "GET", "/v1/kv/k?stale", &[], b"").unwrap();
+    wait_until("it to notice", || stale().header("X-Consul-KnownLeader") == Some("false"));
+    let first = contact(&stale());
+    assert!(first > 0);
+    wait_until("the time to grow", || contact(&stale()) > first);
+    let patient = request(http, "GET", "/v1/kv/k?raw&max_stale=100h", &[], b"").unwrap();
+    assert_eq!((patient.status, patient.text().as_str()), (200, "before"));
+    let impatient = request(http, "GET", "/v1/kv/k?raw&max_stale=1ms", &[], b"").unwrap();
+    assert_eq!(impatient.status, 500, "too old, and nobody can say better: {}", impatient.text());
+    assert!(impatient.text().starts_with("No cluster leader"), "{}", impatient.text());
+}
+
+#[test]
+fn a_follower_without_its_leader_answers_stale_reads_and_says_so() {
+    let mut cluster = Cluster::found();
+    assert!(put(cluster.http(0), "k", "before"));
+    cluster.wait_for_one_truth();
+    let follower = cluster.follower();
+    for number in (0..3).filter(|number| *number != follower) {
+        cluster.kill(number);
+    }
+    let http = cluster.http(follower);
+    says_that_it_is_alone(http);
+    let consistent = request(http, "GET", "/v1/kv/k?consistent", &[], b"").unwrap();
+    assert_eq!(consistent.status, 500, "{}", consistent.text());
+    assert!(consistent.text().starts_with("No cluster leader"), "{}", consistent.text());
 }
 
 #[test]
