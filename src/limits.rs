@@ -67,6 +67,13 @@ pub const MAX_WAITS: usize = 100_000;
 /// Changes that the watch index remembers, so that a repeated query of unchanged data costs one comparison.
 pub const WATCH_RECENT: usize = 16_384;
 
+// --- Leases (guarantees.md G1) ----------------------------------------------------------------------------------------
+
+/// By how much the rate of any clock may differ from real time, in millionths: 1 %, far beyond what a working machine does.
+pub const CLOCK_RATE_PPM: u32 = 10_000;
+/// What a promised lease is shorter by than the clocks alone ask for: whatever is rounded to milliseconds on its way.
+pub const LEASE_MARGIN: Duration = Duration::from_millis(10);
+
 // --- Writes -----------------------------------------------------------------------------------------------------------
 
 /// Bytes of commands between admission and their answer. A full segment must be able to take them all after the disk has
