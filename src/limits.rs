@@ -54,6 +54,9 @@ pub const SHUTDOWN_GRACE: Duration = Duration::from_secs(2);
 /// Shortest JSON body that is compressed for a client that accepts gzip. Consul's figure.
 pub const GZIP_MIN: usize = 1_400;
 
+/// How long a list of members waits for what the leader knows of them: people ask it when there is trouble.
+pub const MEMBERS_WAIT: Duration = Duration::from_secs(1);
+
 // --- Blocking queries (consul.md 2.2) ---------------------------------------------------------------------------------
 
 /// How long a blocking query waits if it names no time; `default_query_time` changes it.

@@ -5,7 +5,9 @@
 //!
 //! Start with [`Agent`], then `query.rs` for reads that wait and `watch.rs` for what wakes them.
 
+mod duties;
 pub mod leases;
+mod members;
 mod query;
 mod watch;
 
@@ -18,11 +20,12 @@ use uuid::Uuid;
 
 use crate::error::Result;
 use crate::limits;
-use crate::raft::{Observer, Raft};
+use crate::raft::{Duties, Observer, Raft};
 use crate::state::{Command, RequestId, Response};
 use crate::world::World;
 
 pub use crate::raft::Server;
+pub use members::{Life, Member};
 pub use query::{Answer, Consistency, Found, ReadOptions};
 pub use watch::Scope;
 
@@ -91,7 +94,10 @@ impl Agent {
     /// The agent of a server.
     pub fn new(world: &World, identity: Identity, settings: Settings, raft: Raft, watches: Watches) -> Agent {
         watches.0.starting_at(raft.view().state.revision());
-        Agent { inner: Arc::new(Inner { world: world.clone(), identity, settings, raft, watch: watches.0 }) }
+        let inner = Arc::new(Inner { world: world.clone(), identity, settings, raft, watch: watches.0 });
+        let duties: Arc<dyn Duties> = inner.clone();
+        inner.raft.serve(&duties);
+        Agent { inner }
     }
 
     /// Has the cluster agree on a write; returns what came of it.
@@ -165,7 +171,8 @@ impl Agent {
             ("log_time_ms", view.state.log_time().0.to_string()),
             ("revision", view.state.revision().to_string()),
         ]);
-        BTreeMap::from([("consul", consul), ("raft", self.inner.raft.stats()), ("state", state)])
+        let build = BTreeMap::from([("version", self.inner.identity.version.to_string())]);
+        BTreeMap::from([("build", build), ("consul", consul), ("raft", self.inner.raft.stats()), ("state", state)])
     }
 
     /// The node's world.

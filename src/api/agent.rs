@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// The source revision this program was built from; empty unless the build named it in `QUORATE_REVISION`.
 pub const REVISION: &str = match option_env!("QUORATE_REVISION") {
@@ -28,7 +28,7 @@ pub struct AgentSelf<'a> {
     /// The network coordinate: there is none, so it is null.
     pub coord: Option<()>,
     /// The node as a member of the cluster.
-    pub member: Member<'a>,
+    pub member: Member,
     /// Figures by section and name.
     pub stats: BTreeMap<&'static str, BTreeMap<&'static str, String>>,
     /// The node's metadata.
@@ -79,26 +79,29 @@ pub struct DebugConfig {
 }
 
 /// A member of the cluster.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
-pub struct Member<'a> {
+pub struct Member {
     /// The node's name.
-    pub name: &'a str,
+    pub name: String,
     /// Its address.
     pub addr: std::net::IpAddr,
     /// The port that other nodes reach it at.
     pub port: u16,
     /// What it is, by Consul's tag names.
-    pub tags: BTreeMap<&'static str, String>,
-    /// 1 alive, 2 leaving, 3 left, 4 failed.
+    pub tags: BTreeMap<String, String>,
+    /// See [`STATUS`].
     pub status: u8,
     /// Consul's protocol numbers: clients only show them.
     #[serde(flatten)]
     pub protocol: Protocol,
 }
 
+/// What the number in [`Member::status`] is called. 0 is unknown.
+pub const STATUS: [&str; 5] = ["none", "alive", "leaving", "left", "failed"];
+
 /// Protocol versions of a [`Member`], as Consul 1.x reports them.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct Protocol {
     protocol_min: u8,

@@ -12,8 +12,11 @@ mod bench;
 mod completion;
 mod context;
 mod http_flags;
+mod info;
 mod kv;
+mod members;
 mod operator;
+mod table;
 mod version;
 
 #[cfg(test)]
@@ -49,9 +52,13 @@ enum Command {
     Bench(bench::Bench),
     /// Prints a completion script for a shell
     Completion(completion::Completion),
+    /// Prints an agent's figures
+    Info(info::Info),
     /// Reads and writes keys
     #[command(subcommand)]
     Kv(kv::Kv),
+    /// Lists the nodes of the cluster
+    Members(members::Members),
     /// Looks after the cluster
     #[command(subcommand)]
     Operator(operator::Operator),
@@ -124,7 +131,9 @@ async fn dispatch(cx: &mut Context, command: Command) -> anyhow::Result<ExitCode
         Command::Agent(agent) => agent::run(cx, *agent).await,
         Command::Bench(bench) => bench::run(cx, bench).await,
         Command::Completion(completion) => completion::run(cx, &completion),
+        Command::Info(info) => info::run(cx, info).await,
         Command::Kv(kv) => kv::run(cx, kv).await,
+        Command::Members(members) => members::run(cx, members).await,
         Command::Operator(operator) => operator::run(cx, operator).await,
         Command::Version(version) => version::run(cx, &version),
     }

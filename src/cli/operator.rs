@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 
 use super::context::Context;
 use super::http_flags::HttpFlags;
+use super::table::columns;
 use crate::api::operator::{RaftConfiguration, RaftServer};
 use crate::client::operator::Peer;
 
@@ -99,28 +100,18 @@ const HEAD: [&str; 8] = ["Node", "ID", "Address", "State", "Voter", "RaftProtoco
 fn table(configuration: &RaftConfiguration) -> String {
     let leader = configuration.servers.iter().find(|server| server.leader).map(|server| server.last_index);
     let rows = configuration.servers.iter().map(|server| row(server, leader));
-    let rows: Vec<[String; 8]> = std::iter::once(HEAD.map(String::from)).chain(rows).collect();
-    let mut text = String::new();
-    for row in &rows {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let width = rows.iter().map(|row| row[column].len()).max().unwrap_or(0);
-            line += &format!("{cell:<width$}  ");
-        }
-        text += line.trim_end();
-        text.push('\n');
-    }
-    text
+    let head = HEAD.map(String::from).to_vec();
+    columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
-fn row(server: &RaftServer, leader: Option<u64>) -> [String; 8] {
+fn row(server: &RaftServer, leader: Option<u64>) -> Vec<String> {
     let trails = match leader.map(|leader| leader.saturating_sub(server.last_index)) {
         _ if server.leader => "-".to_string(),
         Some(1) => "1 commit".to_string(),
         Some(count) => format!("{count} commits"),
         None => "unknown".to_string(),
     };
-    [
+    vec![
         server.node.clone(),
         server.id.to_string(),
         server.address.clone(),

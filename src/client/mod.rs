@@ -7,6 +7,7 @@
 //! Start with [`http::Http`], one connection; then [`kv`].
 
 pub mod address;
+pub mod agent;
 pub mod http;
 pub mod kv;
 pub mod operator;

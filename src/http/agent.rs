@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use http::{HeaderMap, StatusCode};
 
 use super::{Call, HttpConfig, Outcome, reply};
-use crate::agent::Identity;
+use crate::agent::{self, Identity, Life};
 use crate::api::agent::{AgentConfig, AgentSelf, BUILD_DATE, DebugConfig, Member, Protocol, REVISION, Version};
 use crate::api::json;
 
@@ -27,7 +27,7 @@ pub async fn own(call: Call) -> Outcome {
         },
         debug_config: debug_config(&call.edge.config),
         coord: None,
-        member: member(identity),
+        member: shown(identity, &agent.member()),
         stats: agent.stats(),
         meta: BTreeMap::from([("consul-network-segment", ""), ("consul-version", identity.version)]),
     };
@@ -44,22 +44,44 @@ fn debug_config(config: &HttpConfig) -> DebugConfig {
     }
 }
 
-fn member(identity: &Identity) -> Member<'_> {
-    let tags = BTreeMap::from([
+/// `GET /v1/agent/members`
+pub async fn members(call: Call) -> Outcome {
+    let query = call.query()?;
+    // There is one datacenter, so nobody is reached over a wide area.
+    let wide = query.has("wan") && query.text("wan").is_none_or(|wan| !matches!(&wan[..], "0" | "false"));
+    let (style, agent) = (call.style(&query), &call.edge.agent);
+    let members = if wide { vec![agent.member()] } else { agent.members().await };
+    let members: Vec<Member> = members.iter().map(|member| shown(agent.identity(), member)).collect();
+    Ok(reply::json(&call.head.headers, HeaderMap::new(), json::to_vec(&members, style)))
+}
+
+/// A member by Consul's names. Of others, only what they agree about is known.
+fn shown(identity: &Identity, member: &agent::Member) -> Member {
+    let own = member.id == identity.id;
+    let role = if own && !identity.server { "node" } else { "consul" };
+    let mut tags = BTreeMap::from([
         // Consul's servers call themselves by the product's name; its clients look for it.
-        ("role", if identity.server { "consul" } else { "node" }.to_string()),
+        ("role", role.to_string()),
         ("dc", identity.datacenter.clone()),
-        ("id", identity.id.to_string()),
-        ("build", identity.version.to_string()),
-        ("port", identity.server_port.to_string()),
+        ("id", member.id.to_string()),
+        ("port", member.port.to_string()),
+        ("raft_vsn", crate::api::operator::PROTOCOL.to_string()),
+        ("segment", String::new()),
+        ("vsn", "2".to_string()),
     ]);
+    if own {
+        tags.insert("build", identity.version.to_string());
+    }
     Member {
-        name: &identity.name,
-        addr: identity.advertise,
-        port: identity.server_port,
-        tags,
-        // Whoever answers is alive.
-        status: 1,
+        name: member.name.clone(),
+        addr: member.addr,
+        port: member.port,
+        tags: tags.into_iter().map(|(name, value)| (name.to_string(), value)).collect(),
+        status: match member.life {
+            Life::Unknown => 0,
+            Life::Alive => 1,
+            Life::Failed => 4,
+        },
         protocol: Protocol::default(),
     }
 }

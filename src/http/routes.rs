@@ -86,6 +86,12 @@ pub static ROUTES: &[Route] = &[
     },
     Route {
         method: Method::GET,
+        path: "/v1/agent/members",
+        docs: "Lists the nodes of the cluster and whether its leader hears them.",
+        handler: |call, _| answer(agent::members(call)),
+    },
+    Route {
+        method: Method::GET,
         path: "/v1/agent/version",
         docs: "Shows this program's version.",
         handler: |call, _| answer(agent::version(call)),

@@ -51,6 +51,20 @@ impl Failed {
     }
 }
 
+impl Failed {
+    /// The error of a question that changes nothing and so may always be asked again. A leader that does not answer is none,
+    /// and clients look for those words.
+    pub(super) fn harmless(self) -> Error {
+        match self.error {
+            error @ (Error::Unknown(_) | Error::Retry(_)) if !self.refused && error != super::no_leader() => {
+                Error::Retry(format!("No cluster leader: {error}"))
+            }
+            Error::Unknown(text) => Error::Retry(text),
+            error => error,
+        }
+    }
+}
+
 impl From<RpcError> for Failed {
     fn from(error: RpcError) -> Self {
         match error {

@@ -149,6 +149,18 @@ impl Raft {
         servers.collect()
     }
 
+    /// The servers that this leader has heard of late, itself included; none if it does not lead.
+    pub fn alive(&self) -> BTreeSet<Uuid> {
+        let inner = &*self.inner;
+        let Some(heard) = inner.raft.data_metrics().borrow_watched().heartbeat.clone() else { return BTreeSet::new() };
+        let now = inner.world.clock.now();
+        let of_late = |at: crate::world::Instant| now.since(at) <= patience(inner.multiplier);
+        let alive = heard
+            .into_iter()
+            .filter(|(id, at)| *id == inner.meeting.id || at.as_ref().is_some_and(|at| of_late(at.into_inner().0)));
+        alive.map(|(id, _)| id).collect()
+    }
+
     /// Whether this server is at this address in a membership that is agreed upon. One that is only in the log may never
     /// be: a server that believed it would fall silent, and the next leader would look for it where it was before.
     pub(super) fn is_member(&self, id: Uuid, member: &Member) -> bool {

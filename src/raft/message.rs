@@ -37,6 +37,7 @@ pub(super) mod call {
     pub const REMOVE: u8 = 9;
     pub const HAND_OVER: u8 = 10;
     pub const SERVERS: u8 = 11;
+    pub const ASK: u8 = 12;
 }
 
 /// Kinds of streams.
@@ -72,6 +73,7 @@ stored! {
     Joined: "join answer",
     Target: "server choice",
     Servers: "list of servers",
+    Question: "question to a leader",
     Nothing: "empty message",
 }
 
@@ -454,6 +456,10 @@ pub(super) struct Target(pub Option<Uuid>);
 /// The servers as the leader knows them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Servers(pub Vec<super::Server>);
+
+/// A question to the leader of the layer above, and the answer: that layer's bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Question(pub Bytes);
 
 /// Done, or nothing to say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

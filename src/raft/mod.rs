@@ -12,10 +12,11 @@
 //!
 //! Start with [`Raft`]; then `state_machine.rs`, `log_store.rs`, `reads.rs`, `checkpointer.rs`. Between servers: what is
 //! said is in `message.rs`, who says it in `network.rs`, who answers in `service.rs`; `join.rs` and `membership.rs` are the
-//! life of a cluster.
+//! life of a cluster; `duties.rs` is what a leader does beside the log.
 
 mod checkpointer;
 mod cluster;
+mod duties;
 mod forward;
 mod join;
 mod leadership;
@@ -36,7 +37,7 @@ mod types;
 mod view;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
@@ -56,6 +57,7 @@ use forward::{Leader, Numbers};
 use join::Meeting;
 use leadership::Leadership;
 use links::Links;
+use log_clock::LogClock;
 use log_store::LogStore;
 use reads::Reads;
 use state_machine::StateMachine;
@@ -64,6 +66,7 @@ use view::Published;
 
 pub use checkpointer::Checkpoints;
 pub use cluster::{Cluster, read_id, write_id};
+pub use duties::Duties;
 pub use join::Finding;
 pub use membership::Server;
 pub use service::Service;
@@ -105,6 +108,8 @@ struct Inner {
     leadership: Leadership,
     /// Makes changes of the membership take turns on the leader: each is two steps.
     membership: tokio::sync::Mutex<()>,
+    /// Kept by the layer above, which keeps us.
+    duties: OnceLock<Weak<dyn Duties>>,
     /// One permit per admitted command, and per [`PERMIT_BYTES`] of it.
     commands: Semaphore,
     bytes: Semaphore,
@@ -162,6 +167,7 @@ impl Raft {
             reads,
             leadership,
             membership: tokio::sync::Mutex::default(),
+            duties: OnceLock::new(),
             commands: Semaphore::new(limits::ADMITTED_COMMANDS),
             bytes: Semaphore::new(limits::ADMITTED_BYTES / PERMIT_BYTES),
             tasks: OnceLock::new(),
@@ -197,11 +203,9 @@ impl Raft {
     async fn propose_here(&self, request: Option<RequestId>, command: &Command) -> Result<Response> {
         let inner = &*self.inner;
         inner.writable()?;
-        let time = self.log_clock().await?.at(inner.world.clock.now());
-        let entry = Entry { time, request, command: command.clone() };
-        let sealed = codec::seal(&entry).map_err(|e| Error::TooLarge(e.to_string()))?;
-        let _admitted = inner.admit(sealed.len()).await?;
-        let write = inner.raft.client_write(Proposal(sealed.into()));
+        let proposal = inner.seal(self.log_clock().await?, request, command.clone())?;
+        let _admitted = inner.admit(proposal.0.len()).await?;
+        let write = inner.raft.client_write(proposal);
         match inner.world.timeout(limits::WRITE_WAIT, write).await {
             Some(Ok(written)) => Ok(written.data),
             Some(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_)))) => Err(no_leader()),
@@ -310,7 +314,7 @@ impl Raft {
     }
 
     /// The log clock, once this node is a ready leader; an error as soon as it leads no more.
-    async fn log_clock(&self) -> Result<log_clock::LogClock> {
+    async fn log_clock(&self) -> Result<LogClock> {
         let mut leadership = self.inner.leadership.clone();
         if let Some(clock) = *leadership.borrow_and_update() {
             return Ok(clock);
@@ -368,6 +372,13 @@ impl Raft {
 }
 
 impl Inner {
+    /// Stamps and encodes an entry, once for the log and every follower.
+    fn seal(&self, clock: LogClock, request: Option<RequestId>, command: Command) -> Result<Proposal> {
+        let entry = Entry { time: clock.at(self.world.clock.now()), request, command };
+        let sealed = codec::seal(&entry).map_err(|e| Error::TooLarge(e.to_string()))?;
+        Ok(Proposal(sealed.into()))
+    }
+
     /// Refuses what the disk could not take.
     fn writable(&self) -> Result<()> {
         self.wal.writable()?;

@@ -20,7 +20,16 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::world::World;
 
-pub(super) type Waiting = oneshot::Sender<Result<u64>>;
+pub(super) type Waiting = oneshot::Sender<Result<Round>>;
+
+/// What a round found.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Round {
+    /// What a read that waited for it must have applied.
+    index: u64,
+    /// Whether a majority followed this very server.
+    led: bool,
+}
 
 /// Where [`run`] takes the reads from.
 pub(super) type Queue = mpsc::Receiver<Waiting>;
@@ -44,9 +53,24 @@ impl Reads {
     /// # Errors
     /// [`Error::Retry`] if there is no leader, it cannot reach a quorum in time, or this node is stopping.
     pub(super) async fn linearizable(&self) -> Result<Arc<View>> {
+        self.read(false).await
+    }
+
+    /// The same, by a round in which this server led.
+    ///
+    /// # Errors
+    /// As [`Reads::linearizable`], and if another server leads.
+    pub(super) async fn confirmed(&self) -> Result<Arc<View>> {
+        self.read(true).await
+    }
+
+    async fn read(&self, leading: bool) -> Result<Arc<View>> {
         let read = async {
-            let index = self.queued().await?;
-            Ok(self.published.applied(index).await)
+            let round = self.queued().await?;
+            if leading && !round.led {
+                return Err(super::no_leader());
+            }
+            Ok(self.published.applied(round.index).await)
         };
         self.world.timeout(limits::READ_WAIT, read).await.unwrap_or_else(|| Err(no_quorum()))
     }
@@ -56,10 +80,11 @@ impl Reads {
     /// # Errors
     /// As [`Reads::linearizable`].
     pub(super) async fn index(&self) -> Result<u64> {
-        self.world.timeout(limits::READ_WAIT, self.queued()).await.unwrap_or_else(|| Err(no_quorum()))
+        let round = self.world.timeout(limits::READ_WAIT, self.queued()).await.unwrap_or_else(|| Err(no_quorum()));
+        round.map(|round| round.index)
     }
 
-    async fn queued(&self) -> Result<u64> {
+    async fn queued(&self) -> Result<Round> {
         let (send, answer) = oneshot::channel();
         self.queue.send(send).await.map_err(|_| stopping())?;
         answer.await.map_err(|_| stopping())?
@@ -71,32 +96,23 @@ pub(super) async fn run(raft: Raft, mut waiting: Queue) {
     let mut reads = Vec::new();
     while waiting.recv_many(&mut reads, limits::READ_QUEUE).await > 0 {
         // The bound frees the next round from one that is stuck in a lost quorum.
-        let index = raft.inner.world.timeout(limits::READ_ROUND, round(&raft)).await;
-        let index = index.unwrap_or_else(|| Err(no_quorum()));
+        let round = raft.inner.world.timeout(limits::READ_ROUND, round(&raft)).await;
+        let round = round.unwrap_or_else(|| Err(no_quorum()));
         for read in reads.drain(..) {
             // A reader that has hung up needs no answer.
-            let _ = read.send(index.clone());
+            let _ = read.send(round.clone());
         }
     }
 }
 
-async fn round(raft: &Raft) -> Result<u64> {
+async fn round(raft: &Raft) -> Result<Round> {
     match raft.whereabouts() {
-        Some(Leader::Here) => here(&raft.inner.raft).await,
+        Some(Leader::Here) => here(&raft.inner.raft).await.map(|index| Round { index, led: true }),
         Some(Leader::There(id, member)) => {
             let asked = raft.ask_leader((id, &member), call::READ, &Target(None)).await;
-            asked.map(|ReadIndex(index)| index).map_err(not_answered)
+            asked.map(|ReadIndex(index)| Round { index, led: false }).map_err(Failed::harmless)
         }
         None => Err(super::no_leader()),
-    }
-}
-
-/// A read changes nothing, so it may always be asked again. A leader that does not answer is none, and clients look for those
-/// words.
-fn not_answered(failed: Failed) -> Error {
-    match failed.error {
-        error if failed.refused || error == super::no_leader() => Error::Retry(error.to_string()),
-        error => Error::Retry(format!("No cluster leader: {error}")),
     }
 }
 

@@ -12,7 +12,9 @@ use futures_util::{Stream, StreamExt};
 use openraft::raft::AppendEntriesRequest;
 use uuid::Uuid;
 
-use super::message::{self, Append, Appended, Ballot, Join, Joined, Nothing, ReadIndex, Servers, Target, Transfer};
+use super::message::{
+    self, Append, Appended, Ballot, Join, Joined, Nothing, Question, ReadIndex, Servers, Target, Transfer,
+};
 use super::message::{Transferred, Voted, Write, call, stream};
 use super::types::TypeConfig;
 use super::{Raft, snapshot};
@@ -81,6 +83,10 @@ impl rpc::Service for Service {
                 message::seal(&Nothing)
             }
             call::SERVERS => message::seal(&Servers(self.raft()?.lead()?.servers_here())),
+            call::ASK => {
+                let Question(question) = message::open(&body)?;
+                message::seal(&Question(self.raft()?.lead()?.answer(question).await?))
+            }
             kind => Err(Error::Request(format!("this server knows no call of kind {kind}: upgrade it"))),
         }
     }

@@ -301,3 +301,46 @@ fn a_change_of_the_voters_that_was_left_halfway_is_finished() {
         assert_eq!(raft.voters().len(), 1);
     });
 }
+
+#[test]
+fn what_was_decided_in_another_term_is_not_proposed() {
+    run(|machine| async move {
+        let raft = machine.start().await.unwrap();
+        raft.propose(None, set("a", "1")).await.unwrap();
+        let term = raft.leads_in().expect("it has written, so it is a ready leader");
+        assert_eq!(raft.propose_in(term, set("a", "2")).await.unwrap().reply, Reply::Done(true));
+        for other in [term - 1, term + 1] {
+            let refused = raft.propose_in(other, set("a", "3")).await.unwrap_err();
+            assert_eq!(refused, no_leader(), "term {other}");
+        }
+        assert_eq!(get(&raft, "a").await.as_deref(), Some("2"));
+        raft.shutdown().await;
+
+        let raft = machine.start().await.unwrap();
+        raft.leads_no_more_in(None).await;
+        assert!(raft.leads_in() > Some(term), "a restart begins another term");
+        assert_eq!(raft.propose_in(term, set("a", "4")).await, Err(no_leader()));
+    });
+}
+
+#[test]
+fn a_question_is_answered_by_the_layer_above_for_as_long_as_it_is_there() {
+    struct Echo;
+    #[async_trait::async_trait]
+    impl Duties for Echo {
+        async fn answer(&self, question: bytes::Bytes) -> Result<bytes::Bytes> {
+            if question.is_empty() { Err(Error::Request("empty".into())) } else { Ok(question) }
+        }
+    }
+    run(|machine| async move {
+        let raft = machine.start().await.unwrap();
+        raft.linearizable().await.unwrap();
+        let echo: Arc<dyn Duties> = Arc::new(Echo);
+        raft.serve(&echo);
+        assert_eq!(raft.ask("hi".into()).await.unwrap(), "hi");
+        assert_eq!(raft.ask("".into()).await, Err(Error::Request("empty".into())), "a refusal is not asked again");
+        assert!(raft.confirmed().await.is_ok(), "the round was its own");
+        drop(echo);
+        assert_eq!(raft.answer("hi".into()).await, Err(no_leader()));
+    });
+}

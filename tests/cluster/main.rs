@@ -118,6 +118,36 @@ fn a_follower_without_its_leader_answers_stale_reads_and_says_so() {
 }
 
 #[test]
+fn any_server_says_who_is_alive() {
+    let mut cluster = Cluster::found();
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let members = |cluster: &Cluster, from: usize, flag: &str| {
+        let output = cluster.agents[&from].run(&["members", flag]);
+        (support::stdout(&output), output.status.code())
+    };
+    let third = (0..3).find(|number| ![leader, follower].contains(number)).unwrap();
+    for from in 0..3 {
+        wait_until("three that live", || members(&cluster, from, "-status=alive").0.lines().count() == 4);
+        assert_eq!(members(&cluster, from, "-status=failed"), (String::new(), Some(2)));
+    }
+    cluster.kill(third);
+    for from in [leader, follower] {
+        wait_until("the killed one to be missed", || members(&cluster, from, "-status=failed").0.lines().count() == 2);
+        let (text, code) = members(&cluster, from, "-status=alive|failed");
+        let row =
+            |number: usize| text.lines().find(|line| line.starts_with(&format!("s{number} "))).unwrap().to_string();
+        assert!(row(third).contains("failed  server") && row(leader).contains("alive   server"), "{text}");
+        assert_eq!((text.lines().next().unwrap().split_whitespace().last(), code), (Some("Segment"), Some(0)));
+    }
+    let list = cluster.agents[&follower].get("/v1/agent/members").json();
+    let names: Vec<&str> = list.as_array().unwrap().iter().map(|member| member["Name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["s0", "s1", "s2"]);
+    assert_eq!(list[third]["Status"], 4);
+    let info = support::stdout(&cluster.agents[&follower].run(&["info"]));
+    assert!(info.contains("consul:\n") && info.contains("\n\tleader = false\n"), "{info}");
+}
+
+#[test]
 fn a_new_server_joins_by_snapshot_and_a_stopped_leader_hands_over() {
     let mut cluster = Cluster::found();
     let http = cluster.http(0);
