@@ -10,6 +10,7 @@ mod support;
 #[path = "../support/witness.rs"]
 mod witness;
 
+use std::net::SocketAddr;
 use std::thread;
 
 use cluster::{Cluster, get, put, stat};
