@@ -163,8 +163,10 @@ pub const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
 
 /// Time between a leader's heartbeats at `raft_multiplier` 1. Long enough for a disk's stall.
 pub const HEARTBEAT: Duration = Duration::from_millis(100);
-/// Election time-outs are drawn between this and twice this, at `raft_multiplier` 1.
-pub const ELECTION: Duration = Duration::from_millis(1000);
+/// Election time-outs are drawn between this and twice this, at `raft_multiplier` 1. They begin when the leader's lease
+/// ends, which is twice this after its last word: a follower is patient for 1.05 to 1.4 s, ten heartbeats and more, and
+/// writes flow again within 1.5 s of a leader's death.
+pub const ELECTION: Duration = Duration::from_millis(350);
 /// Consul's range for `performance.raft_multiplier`.
 pub const RAFT_MULTIPLIER: std::ops::RangeInclusive<u32> = 1..=10;
 
