@@ -82,7 +82,8 @@ impl Checkpointer {
         if stored.applied < view.applied {
             let rows = Changes { older: stored.state.clone(), newer: view.state.clone() };
             self.persist(view, |meta| self.store.write(meta, Box::new(rows.clone()))).await;
-            self.stored.store(Arc::new(view.clone()));
+            drop((rows, stored));
+            self.replace(view).await;
         }
         self.stored()
     }
@@ -92,7 +93,20 @@ impl Checkpointer {
         let _turn = self.turn.lock().await;
         let rows = Everything(view.state.clone());
         self.persist(view, |meta| self.store.install(meta, Box::new(rows.clone()))).await;
-        self.stored.store(Arc::new(view.clone()));
+        drop(rows);
+        self.replace(view).await;
+    }
+
+    async fn replace(&self, view: &View) {
+        let older = self.stored.swap(Arc::new(view.clone()));
+        self.free(older).await;
+    }
+
+    /// Frees what only an older state still holds: every row that was changed since, or all of them. That takes too long
+    /// for a thread that others wait for.
+    pub(super) async fn free(&self, older: impl Send + 'static) {
+        // It fails only while the process ends.
+        let _ = self.world.blocking(move || drop(older)).await;
     }
 
     /// Tries until it succeeds.

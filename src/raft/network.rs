@@ -164,7 +164,11 @@ impl RaftNetworkV2<TypeConfig> for Connection {
         // openraft's deadline is for one chunk; a whole state takes as long as it takes while it moves.
         let sending = async {
             let (sender, receiver) = self.open_stream(stream::SNAPSHOT).await.map_err(StreamingError::from)?;
-            let sent = snapshot::send(&self.links.world, vote, snapshot, sender, receiver).await;
+            let world = &self.links.world;
+            let state = snapshot.snapshot.clone();
+            let sent = snapshot::send(world, vote, snapshot, sender, receiver).await;
+            // By now it may be the last to hold all that was changed since; freeing that takes too long here.
+            let _ = world.blocking(move || drop(state)).await;
             sent.map(SnapshotResponse::new).map_err(|error| StreamingError::Unreachable(unreachable(error)))
         };
         tokio::select! {

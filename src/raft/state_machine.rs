@@ -91,8 +91,9 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
     async fn install_snapshot(&mut self, meta: &SnapshotMeta, state: State) -> io::Result<()> {
         let view = View { state, applied: meta.last_log_id, membership: meta.last_membership.clone() };
         self.checkpointer.install(&view).await;
-        self.view = view;
+        let older = (self.published.view(), std::mem::replace(&mut self.view, view));
         self.published.publish(self.view.clone(), None);
+        self.checkpointer.free(older).await;
         Ok(())
     }
 
