@@ -1,9 +1,15 @@
-//! The long programme on real processes: crash loops, a million writes, full disks. `.ci/long` runs it; `cargo test` does not.
+//! The long programme on real processes: crash loops, a million writes, full disks, a cluster's bad days. `.ci/long` runs
+//! it; `cargo test` does not.
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests drive real processes from outside")]
 
+#[path = "../support/cluster.rs"]
+mod cluster;
+mod replication;
 #[path = "../support/mod.rs"]
 mod support;
+#[path = "../support/witness.rs"]
+mod witness;
 
 use std::path::Path;
 use std::process::{Child, Command, Stdio};

@@ -68,7 +68,7 @@ impl Shared {
 }
 
 /// Connects every client, writes every key once if there are reads, then measures.
-pub async fn run(plan: &Plan, pid: Option<u32>, bar: &ProgressBar) -> anyhow::Result<(Tally, Spent)> {
+pub async fn run(plan: &Plan, pids: &[u32], bar: &ProgressBar) -> anyhow::Result<(Tally, Spent)> {
     let mut clients = Vec::with_capacity(plan.clients);
     for number in 0..plan.clients {
         clients.push(Client::open(plan, number).await?);
@@ -79,7 +79,7 @@ pub async fn run(plan: &Plan, pid: Option<u32>, bar: &ProgressBar) -> anyhow::Re
     }
     let latencies = || Histogram::new_with_bounds(LEAST, MOST, 3);
     let tally = Tally { writes: latencies()?, reads: latencies()?, errors: BTreeMap::new() };
-    let meter = Meter::start(plan, pid)?;
+    let meter = Meter::start(plan, pids)?;
     let deadline = match plan.until {
         Until::Time(time) => Some(plan.world.clock.now() + time),
         Until::Count(_) => None,

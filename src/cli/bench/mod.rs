@@ -60,9 +60,9 @@ pub struct Bench {
     /// Keys to spread operations over
     #[arg(long, default_value_t = 10_000, value_name = "NUMBER")]
     keys: u64,
-    /// The process id of a server on this machine, to print its CPU time per operation
+    /// The process id of a server on this machine, to print its CPU time per operation; may be repeated
     #[arg(long)]
-    pid: Option<u32>,
+    pid: Vec<u32>,
     /// Put keys below this
     #[arg(long, default_value = "bench/", value_name = "TEXT")]
     prefix: String,
@@ -114,7 +114,8 @@ enum Until {
 struct Spent {
     wall: Duration,
     own_cpu: Duration,
-    server_cpu: Option<Duration>,
+    /// Of each server that was named.
+    server_cpu: Vec<Duration>,
 }
 
 /// Runs the load and prints what it showed.
@@ -137,7 +138,7 @@ pub async fn run(cx: &mut Context, bench: Bench) -> anyhow::Result<ExitCode> {
             (bench.keep || !fine, fine)
         }
         false => {
-            let (tally, spent) = load::run(&plan, bench.pid, &bar).await?;
+            let (tally, spent) = load::run(&plan, &bench.pid, &bar).await?;
             bar.finish_and_clear();
             report::measured(&mut cx.out, &plan, &tally, &spent, bench.format)?;
             (bench.keep, tally.operations() > 0)
@@ -231,27 +232,32 @@ async fn show(plan: &Plan, bar: &ProgressBar, operations: impl Fn() -> u64) -> s
 /// Reads the meters before and after.
 struct Meter<'a> {
     plan: &'a Plan,
-    pid: Option<u32>,
+    pids: &'a [u32],
     start: crate::world::Instant,
     own: Duration,
-    server: Option<Duration>,
+    servers: Vec<Duration>,
 }
 
 impl Meter<'_> {
-    fn start(plan: &Plan, pid: Option<u32>) -> anyhow::Result<Meter<'_>> {
-        Ok(Meter { plan, pid, start: plan.world.clock.now(), own: own_cpu(), server: server_cpu(pid)? })
+    fn start<'a>(plan: &'a Plan, pids: &'a [u32]) -> anyhow::Result<Meter<'a>> {
+        Ok(Meter { plan, pids, start: plan.world.clock.now(), own: own_cpu(), servers: server_cpu(pids)? })
     }
 
     fn stop(self) -> anyhow::Result<Spent> {
-        let server = server_cpu(self.pid)?;
+        let servers = server_cpu(self.pids)?;
         Ok(Spent {
             wall: self.plan.world.clock.now().since(self.start),
             own_cpu: own_cpu().saturating_sub(self.own),
-            server_cpu: server.zip(self.server).map(|(after, before)| after.saturating_sub(before)),
+            server_cpu: servers
+                .iter()
+                .zip(&self.servers)
+                .map(|(after, before)| after.saturating_sub(*before))
+                .collect(),
         })
     }
 }
 
-fn server_cpu(pid: Option<u32>) -> anyhow::Result<Option<Duration>> {
-    pid.map(|pid| cpu_of(pid).with_context(|| format!("-pid: cannot read the CPU time of process {pid}"))).transpose()
+fn server_cpu(pids: &[u32]) -> anyhow::Result<Vec<Duration>> {
+    let cpu = |pid: &u32| cpu_of(*pid).with_context(|| format!("-pid: cannot read the CPU time of process {pid}"));
+    pids.iter().map(cpu).collect()
 }

@@ -38,7 +38,7 @@ pub fn measured(out: &mut dyn Write, plan: &Plan, tally: &Tally, spent: &Spent, 
         document["errors"] = json!(tally.errors);
         document["cpu_us_per_operation"] = json!({
             "bench": per_operation(spent.own_cpu),
-            "server": spent.server_cpu.map(per_operation),
+            "servers": spent.server_cpu.iter().map(|cpu| per_operation(*cpu)).collect::<Vec<_>>(),
         });
         return writeln!(out, "{}", serde_json::to_string_pretty(&document)?);
     }
@@ -53,10 +53,10 @@ pub fn measured(out: &mut dyn Write, plan: &Plan, tally: &Tally, spent: &Spent, 
         writeln!(out)?;
     }
     write!(out, "\nCPU per operation: bench {:.1} µs", per_operation(spent.own_cpu))?;
-    match spent.server_cpu {
-        Some(cpu) => writeln!(out, ", server {:.1} µs", per_operation(cpu))?,
-        None => writeln!(out)?,
+    for cpu in &spent.server_cpu {
+        write!(out, ", server {:.1} µs", per_operation(*cpu))?;
     }
+    writeln!(out)?;
     if tally.errors.is_empty() {
         return writeln!(out, "Errors: none");
     }
