@@ -274,6 +274,8 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
     violations.extend(observations.violation.map(|text| ("liveness", text)));
     violations.extend(checks.violations().map(|(checker, violation)| (checker, violation.to_string())));
     let operations = history.operations();
+    // Tasks and their worlds hold each other, and an engine may not drop them all: what is large is let go of here.
+    stage.servers.iter().for_each(|server| server.replace_machine());
     Report {
         trace,
         time: stage.ended,

@@ -3,6 +3,8 @@
 //! What an engine understands is in its own command line (`sim/src/cli.rs`); here are only the verbs that need more than
 //! one engine, or another build of it.
 
+#![expect(clippy::disallowed_methods, reason = "a tool of the developer's, outside of every world")]
+
 mod engines;
 mod planted;
 mod regressions;

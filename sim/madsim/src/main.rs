@@ -92,6 +92,8 @@ async fn direct(scene: Scene) -> Stage {
         let now = TimeHandle::current().elapsed();
         trace::step(now);
         if stage.step(&mut hosts, now) {
+            // Tasks that are not dropped here never are, and a sweep of a thousand seeds would fill the machine's memory.
+            hosts.nodes.values().for_each(|node| hosts.handle.kill(*node));
             return stage;
         }
         madsim::time::sleep(scene.tick).await;

@@ -169,6 +169,7 @@ impl SimDisk {
         platter.names = Names::from([(PathBuf::from("/"), Node::Directory)]);
         platter.kept_names = platter.names.clone();
         platter.changes.clear();
+        platter.contents.clear();
         platter.process += 1;
         platter.locks.clear();
     }
