@@ -1,7 +1,7 @@
 //! The command line, and what a person sees of one run or of many.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufWriter, IsTerminal, Write};
+use std::io::{self, BufWriter, IsTerminal};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -270,8 +270,11 @@ fn many<E: Engine>(args: &Args, count: u64) -> bool {
                     let report = run::run::<E>(seed, &options, || None);
                     let mut totals = hold(&totals);
                     totals.add(&report, args);
+                    // On a terminal always; in a log now and then.
                     if io::stderr().is_terminal() {
-                        progress(&totals, count, began.elapsed());
+                        eprint!("\r{} ", progress(&totals, count, began.elapsed()));
+                    } else if totals.runs.is_multiple_of(100) {
+                        eprintln!("{}", progress(&totals, count, began.elapsed()));
                     }
                 }
             });
@@ -286,11 +289,9 @@ fn many<E: Engine>(args: &Args, count: u64) -> bool {
     totals.bad == 0
 }
 
-fn progress(totals: &Totals, count: u64, took: Duration) {
+fn progress(totals: &Totals, count: u64, took: Duration) -> String {
     let rate = totals.time.as_secs_f64() / took.as_secs_f64();
-    eprint!("\r{}/{count} seeds, {} bad, {rate:.0} virtual seconds per second ", totals.runs, totals.bad);
-    // Progress that cannot be shown is not missed.
-    let _ = io::stderr().flush();
+    format!("{}/{count} seeds, {} bad, {rate:.0} virtual seconds per second", totals.runs, totals.bad)
 }
 
 fn table(totals: &Totals, took: Duration) -> String {
