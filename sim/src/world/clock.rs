@@ -90,7 +90,8 @@ mod tests {
             let drift = Drift::default();
             drift.set_rate(rng.between(0, 20_000) as i64 - 10_000);
             let began = Duration::from_nanos(rng.below(1 << 40));
-            let wanted = Duration::from_nanos(rng.below(1 << (rng.below(36) + 1)));
+            let magnitude = rng.between(1, 36);
+            let wanted = Duration::from_nanos(rng.below(1 << magnitude));
             let deadline = drift.local(began) + wanted.as_nanos() as u64;
             assert!(drift.local(began + drift.real(wanted)) >= deadline);
         }
