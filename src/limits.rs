@@ -276,6 +276,8 @@ pub const CLIENT_REPLY: usize = 1024 * MIB;
 pub const MAX_INPUT: usize = 1024 * MIB;
 /// How long a node may take to stop after a signal; then the process ends. Consul's figure.
 pub const LEAVE_WAIT: Duration = Duration::from_secs(15);
+/// How long a node that stops tries to leave its cluster; what is left of [`LEAVE_WAIT`] is for the rest.
+pub const LEAVE_TRIES: Duration = Duration::from_secs(10);
 /// Clients of one `bench`: as many connections as a process may usually open, with room for the rest.
 pub const MAX_BENCH_CLIENTS: usize = 16_384;
 /// Keys of one `bench`, so that its bookkeeping stays in memory.

@@ -186,7 +186,7 @@ impl Node {
     /// Gives up its place in the cluster, so that the others need it for no majority. Call [`Node::shutdown`] afterwards.
     ///
     /// # Errors
-    /// As [`Raft::leave`]; the last server cannot leave.
+    /// As [`Raft::leave`].
     pub async fn leave(&self) -> Result<()> {
         self.raft.leave().await
     }

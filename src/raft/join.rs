@@ -44,9 +44,11 @@ pub(super) struct Meeting {
     pub(super) id: Uuid,
     pub(super) member: Member,
     pub(super) finding: Finding,
-    /// Servers without a cluster.
     /// Why this server has given up to find its cluster.
     pub(super) gave_up: watch::Sender<Option<Error>>,
+    /// Whether it leaves, held through each round of joining: it must not be taken in again by a question asked before.
+    pub(super) leaving: tokio::sync::Mutex<bool>,
+    /// Servers without a cluster.
     met: Mutex<BTreeMap<Uuid, (Member, Instant)>>,
     /// Members of a cluster that spoke to this server while it had none: they can take it in, wherever the configuration
     /// looks for them.
@@ -56,7 +58,8 @@ pub(super) struct Meeting {
 impl Meeting {
     pub(super) fn new(id: Uuid, member: Member, finding: Finding) -> Self {
         let (met, hosts) = (Mutex::default(), Mutex::default());
-        Meeting { id, member, finding, gave_up: watch::Sender::new(None), met, hosts }
+        let gave_up = watch::Sender::new(None);
+        Meeting { id, member, finding, gave_up, leaving: tokio::sync::Mutex::default(), met, hosts }
     }
 
     /// Remembers a member of a cluster.
@@ -252,6 +255,10 @@ pub(super) async fn run(raft: Raft) {
     }
     let mut answered = world.clock.now();
     while has_left() || !raft.is_member(meeting.id, &meeting.member) {
+        let leaving = meeting.leaving.lock().await;
+        if *leaving {
+            return;
+        }
         let greetings = raft.greet().await;
         let members: Vec<_> =
             greetings.iter().filter(|(_, greeting)| greeting.initialized).map(|(at, _)| *at).collect();
@@ -271,6 +278,7 @@ pub(super) async fn run(raft: Raft) {
         if meeting.gives_up(world.clock.now().since(answered)) {
             return;
         }
+        drop(leaving);
         // The founders must see each other at once, so a server that waits for others does not wait long.
         let alone = greetings.is_empty() && meeting.finding.expect < 2;
         let pause = if alone { meeting.finding.interval.max(limits::GREETING_PAUSE) } else { limits::GREETING_PAUSE };

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use futures_util::future::select_ok;
 use openraft::ChangeMembers;
 use openraft::async_runtime::WatchReceiver;
 use openraft::errors::{ChangeMembershipError, ClientWriteError, RaftError};
@@ -15,7 +16,7 @@ use uuid::Uuid;
 
 use super::forward::Leader;
 use super::message::{Join, Joined, Nothing, Servers, Target, call};
-use super::types::{Member, TypeConfig};
+use super::types::{Member, Membership, TypeConfig};
 use super::{Raft, no_leader};
 use crate::codec::Stored;
 use crate::error::{Error, Result};
@@ -37,19 +38,27 @@ pub struct Server {
 }
 
 impl Raft {
-    /// The servers of the cluster, asked of its leader; with `stale` as far as this server knows.
+    /// The servers of the cluster that its leader has had agreed upon; with `stale` as far as this server knows.
     ///
     /// # Errors
-    /// [`Error::Retry`] if there is no leader to ask.
+    /// [`Error::Retry`] if no leader answers.
     pub async fn servers(&self, stale: bool) -> Result<Vec<Server>> {
-        match self.whereabouts() {
-            Some(Leader::There(id, member)) if !stale => {
-                let answer = self.ask_leader((id, &member), call::SERVERS, &Nothing).await;
-                answer.map(|Servers(servers)| servers).map_err(|failed| failed.error)
-            }
-            None if !stale => Err(no_leader()),
-            _ => Ok(self.servers_here()),
+        if stale || self.lead().is_ok() {
+            return Ok(self.servers_agreed());
         }
+        // All are asked, and the one that leads answers: a server that was removed is not told who leads now.
+        let others = self.servers_here().into_iter().filter(|server| server.id != self.inner.meeting.id);
+        let ask = |Server { id, member, .. }: Server| {
+            Box::pin(async move {
+                let asked = self.inner.links.ask((id, &member), call::SERVERS, &Nothing, limits::GREETING_WAIT);
+                asked.await.map(|Servers(servers)| servers)
+            })
+        };
+        let asked: Vec<_> = others.map(ask).collect();
+        if asked.is_empty() {
+            return Err(no_leader());
+        }
+        select_ok(asked).await.map(|(servers, _)| servers).map_err(|_| no_leader())
     }
 
     /// Removes a server from the cluster, whether it lives or not.
@@ -64,14 +73,42 @@ impl Raft {
         }
     }
 
-    /// Gives up this server's own place in the cluster, and keeps that it has.
+    /// Gives up this server's own place in the cluster, and keeps that it has. Tries again through elections, its own
+    /// included: who hands over the lead knows no leader for a moment.
     ///
     /// # Errors
-    /// As [`Raft::remove`]; [`Error::Operator`] if that cannot be kept.
+    /// As [`Raft::remove`], and [`Error::Retry`] after [`limits::LEAVE_TRIES`]; [`Error::Operator`] if that cannot be kept.
     pub async fn leave(&self) -> Result<()> {
+        // The last server is the cluster, and one that has none yet gives up nothing.
+        if self.servers_here().len() < 2 {
+            return Ok(());
+        }
+        // Boxed: what a stop rarely does is not to make every future above it large.
+        let leaving = Box::pin(async {
+            *self.inner.meeting.leaving.lock().await = true;
+            while let Err(error) = self.try_to_leave().await {
+                if !matches!(error, Error::Retry(_) | Error::Unknown(_)) {
+                    return Err(error);
+                }
+                tracing::info!(%error, "cannot leave the cluster yet, trying again");
+                self.inner.world.sleep(limits::PROMOTE_POLL).await;
+            }
+            self.inner.links.cluster.leave().await
+        });
+        match self.inner.world.timeout(limits::LEAVE_TRIES, leaving).await {
+            Some(left) => left,
+            None => Err(Error::Retry("no leader agreed to it in time".into())),
+        }
+    }
+
+    async fn try_to_leave(&self) -> Result<()> {
         self.step_down().await;
-        self.remove(self.inner.meeting.id).await?;
-        self.inner.links.cluster.leave().await
+        let own = self.inner.meeting.id;
+        // It may have been removed by a try whose outcome it did not hear.
+        match self.servers(false).await?.iter().any(|server| server.id == own) {
+            true => self.remove(own).await,
+            false => Ok(()),
+        }
     }
 
     /// Has another server lead: the one given, or the one that has most of the log. Returns once there is a new leader.
@@ -127,12 +164,21 @@ impl Raft {
         }
     }
 
-    /// What this server knows of the servers; on the leader, how far each of them is.
+    /// What this server knows of the servers, also by a change that may yet not be made; on the leader, how far each is.
     pub(super) fn servers_here(&self) -> Vec<Server> {
+        let membership = self.inner.raft.server_metrics().borrow_watched().membership_config.membership().clone();
+        self.servers_in(&membership)
+    }
+
+    /// The same of a membership that is agreed upon.
+    pub(super) fn servers_agreed(&self) -> Vec<Server> {
+        self.servers_in(self.view().membership.membership())
+    }
+
+    fn servers_in(&self, membership: &Membership) -> Vec<Server> {
         let raft = &self.inner.raft;
         let (server, data) =
             (raft.server_metrics().borrow_watched().clone(), raft.data_metrics().borrow_watched().clone());
-        let membership = server.membership_config.membership();
         let voters: BTreeSet<Uuid> = membership.voter_ids().collect();
         let matched = |id: &Uuid| match &data.replication {
             _ if *id == server.id => data.last_log,

@@ -82,7 +82,7 @@ impl rpc::Service for Service {
                 self.raft()?.lead()?.hand_over_here(to).await?;
                 message::seal(&Nothing)
             }
-            call::SERVERS => message::seal(&Servers(self.raft()?.lead()?.servers_here())),
+            call::SERVERS => message::seal(&Servers(self.raft()?.lead()?.servers_agreed())),
             call::ASK => {
                 let Question(question) = message::open(&body)?;
                 message::seal(&Question(self.raft()?.lead()?.answer(question).await?))

@@ -185,6 +185,10 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
+        // A test that fails is understood by what its servers said.
+        if thread::panicking() {
+            eprintln!("--- {} said:\n{}", self.http, self.log());
+        }
         self.kill();
         if !thread::panicking() {
             let _ = std::fs::remove_file(&self.log);

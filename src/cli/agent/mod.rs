@@ -147,28 +147,31 @@ async fn stop(world: &World, config: &Config, signal: Signal, signals: &mut Sign
     };
     let name = if signal == Signal::Interrupt { "interrupt" } else { "terminate" };
     info!(target: "quorate::agent", signal = name, leaves, "caught a signal, stopping");
-    tokio::select! {
+    let left = tokio::select! {
         done = world.timeout(limits::LEAVE_WAIT, end(node, leaves)) => {
-            if done.is_none() {
+            let Some(left) = done else {
                 error!(target: "quorate::agent", "did not stop within {:?}, ending at once", limits::LEAVE_WAIT);
                 return ExitCode::FAILURE;
-            }
+            };
+            left
         }
         _ = stop_signal(signals) => {
             warn!(target: "quorate::agent", "caught a second signal, ending at once");
             return ExitCode::FAILURE;
         }
-    }
+    };
     info!(target: "quorate::agent", "stopped");
-    if leaves { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if left { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Leaves the cluster if that was asked for, and stops.
-async fn end(node: Node, leaves: bool) {
-    if leaves && let Err(error) = node.leave().await {
+/// Leaves the cluster if that was asked for, and stops. Whether it has left.
+async fn end(node: Node, leaves: bool) -> bool {
+    let left = if leaves { node.leave().await } else { Ok(()) };
+    if let Err(error) = &left {
         warn!(target: "quorate::agent", %error, "could not leave the cluster; remove this server with operator raft remove-peer");
     }
     node.shutdown().await;
+    leaves && left.is_ok()
 }
 
 /// The next signal that ends a process.
