@@ -19,7 +19,7 @@ fn filled(keys: u64, value: &Bytes) -> State {
     let mut state = State::default();
     let mut touched = Vec::new();
     for key in 0..keys {
-        state.apply(&set(key, value), &mut touched);
+        state.apply(1, &set(key, value), &mut touched);
         touched.clear();
     }
     state
@@ -39,7 +39,11 @@ fn overwrite(c: &mut Criterion) {
                 let published = state.clone();
                 for _ in 0..32 {
                     next = next.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                    black_box(state.apply(&set((next >> 33) % keys, &values[(next >> 32) as usize % 2]), &mut touched));
+                    black_box(state.apply(
+                        1,
+                        &set((next >> 33) % keys, &values[(next >> 32) as usize % 2]),
+                        &mut touched,
+                    ));
                 }
                 touched.clear();
                 published
@@ -57,7 +61,7 @@ fn changes(c: &mut Criterion) {
     for changed in [1_000u64, 100_000] {
         let mut newer = older.clone();
         for key in 0..changed {
-            newer.apply(&set(key * (1_000_000 / changed), &Bytes::from_static(b"changed")), &mut Vec::new());
+            newer.apply(1, &set(key * (1_000_000 / changed), &Bytes::from_static(b"changed")), &mut Vec::new());
         }
         group.bench_function(BenchmarkId::from_parameter(changed), |b| {
             b.iter(|| {

@@ -107,6 +107,28 @@ pub const MAX_REVISION: u64 = 1 << 53;
 pub const TOMBSTONE_TTL: Duration = Duration::from_secs(15 * 60);
 /// Tombstones kept at most; the oldest is reaped early and raises the floor of every list's index (R4).
 pub const MAX_TOMBSTONES: usize = 100_000;
+/// Lock-delays that one entry ends; the rest stays due and holds nothing back.
+pub const DUE_DELAYS: usize = 256;
+/// Longest TTL of a session. Consul's figure.
+pub const MAX_SESSION_TTL: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longest lock-delay. Consul's figure.
+pub const MAX_LOCK_DELAY: Duration = Duration::from_secs(60);
+/// Checks that one session is bound to.
+pub const MAX_SESSION_CHECKS: usize = 64;
+/// Longest name of a node, service, check or session, in bytes; far more than DNS allows.
+pub const MAX_NAME: usize = 512;
+/// Pairs of metadata, tags or tagged addresses of one node or service; Consul's figure for metadata.
+pub const MAX_PAIRS: usize = 64;
+/// Longest key and value of metadata, in bytes. Consul's figures.
+pub const MAX_META_KEY: usize = 128;
+/// See [`MAX_META_KEY`].
+pub const MAX_META_VALUE: usize = 512;
+/// Largest output or notes of a check, in bytes; Consul cuts what its own checks print at 4 KiB.
+pub const MAX_CHECK_OUTPUT: usize = 64 * KIB;
+/// Operations of one transaction. Consul's figure.
+pub const MAX_TXN_OPERATIONS: usize = 128;
+/// Bytes of keys and values that a transaction which writes may read: its answer is remembered, and travels in one frame.
+pub const MAX_TXN_RESULTS: usize = 2 * MIB;
 /// Tombstones reaped by one entry; the rest stays due. An entry makes fewer, so this keeps up.
 pub const DUE_TOMBSTONES: usize = 128;
 /// Open request ids remembered per incarnation (R3).

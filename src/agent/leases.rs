@@ -14,6 +14,7 @@ use std::time::Duration;
 use uuid::Uuid;
 
 use crate::limits;
+use crate::state::Standing;
 use crate::world::Instant;
 
 /// The leases of one server: empty unless it leads. A renewal costs the logarithm of their number.
@@ -33,19 +34,6 @@ struct Lease {
     until: Instant,
     /// Its end was proposed, and the log has not said yet what became of that.
     ending: bool,
-}
-
-/// What the state says about a session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
-    /// There is no such session.
-    Gone,
-    /// It lives until something ends it.
-    Endless,
-    /// It lives by its renewals, each good for this long.
-    Renewable(Duration),
-    /// It would, but a check that it named is critical: it ends with its lease (G1.7).
-    Condemned(Duration),
 }
 
 /// What came of a renewal.

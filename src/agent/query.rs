@@ -114,7 +114,7 @@ impl Agent {
 
     /// Whether nothing in the scope is newer than `index`, as far as that can be told without reading the rows.
     fn unchanged(&self, view: &View, scope: &Scope, index: u64) -> bool {
-        view.state.kv().index() <= index || self.inner.watch.changed_since(scope, index) == Some(false)
+        view.state.index_of(scope.subject()) <= index || self.inner.watch.changed_since(scope, index) == Some(false)
     }
 
     fn wait_time(&self, asked: Option<Duration>) -> Duration {

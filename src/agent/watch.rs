@@ -1,6 +1,6 @@
 //! The watch index: who waits for what, and what changed lately.
 //!
-//! A wait is for one key or for everything under a prefix. Publishing a new state wakes exactly the waits that a changed
+//! A wait is for one key of a [`Subject`] or for everything under a prefix. Publishing a new state wakes exactly the waits that a changed
 //! row concerns. A wait registers first and looks at the state afterwards, so no change can fall between the two.
 //!
 //! The newest changes are remembered too: a query that is repeated over unchanged data ("anything since index N?") is
@@ -15,15 +15,15 @@ use tokio::sync::Notify;
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::raft::{Observer, View};
-use crate::state::{Key, Touched};
+use crate::state::{Key, Subject, Touched};
 
 /// What a read looks at: a wait is woken by changes of it only.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Scope {
     /// One key.
-    Key(Key),
+    Key(Subject, Key),
     /// Every key with the prefix.
-    Prefix(Key),
+    Prefix(Subject, Key),
 }
 
 /// The waits and recent changes of one node.
@@ -34,13 +34,19 @@ pub(super) struct WatchIndex {
 
 #[derive(Default)]
 struct Inner {
+    subjects: BTreeMap<Subject, Waiting>,
+    waiting: usize,
+    next_id: u64,
+    recent: Recent,
+}
+
+/// The waits for one subject.
+#[derive(Default)]
+struct Waiting {
     keys: BTreeMap<Key, Waits>,
     prefixes: BTreeMap<Key, Waits>,
     /// How long each registered prefix is: the only lengths of a changed key that need to be looked up.
     lengths: BTreeMap<usize, usize>,
-    waiting: usize,
-    next_id: u64,
-    recent: Recent,
 }
 
 /// The waits for one key or prefix, by id.
@@ -76,11 +82,12 @@ impl WatchIndex {
         inner.waiting += 1;
         inner.next_id += 1;
         let id = inner.next_id;
+        let waiting = inner.subjects.entry(scope.subject()).or_default();
         match &scope {
-            Scope::Key(key) => inner.keys.entry(key.clone()).or_default().insert(id, notify.clone()),
-            Scope::Prefix(prefix) => {
-                *inner.lengths.entry(prefix.as_bytes().len()).or_default() += 1;
-                inner.prefixes.entry(prefix.clone()).or_default().insert(id, notify.clone())
+            Scope::Key(_, key) => waiting.keys.entry(key.clone()).or_default().insert(id, notify.clone()),
+            Scope::Prefix(_, prefix) => {
+                *waiting.lengths.entry(prefix.as_bytes().len()).or_default() += 1;
+                waiting.prefixes.entry(prefix.clone()).or_default().insert(id, notify.clone())
             }
         };
         Ok(Wait { index: self.clone(), scope, id, notify })
@@ -94,7 +101,7 @@ impl WatchIndex {
             return None;
         }
         let start = recent.changes.partition_point(|change| change.revision <= revision);
-        Some(recent.changes.range(start..).any(|change| scope.holds(&change.key)))
+        Some(recent.changes.range(start..).any(|change| scope.holds(change)))
     }
 
     /// How many are waiting.
@@ -105,17 +112,18 @@ impl WatchIndex {
     fn leave(&self, scope: &Scope, id: u64) {
         let mut inner = self.lock();
         inner.waiting -= 1;
+        let Some(waiting) = inner.subjects.get_mut(&scope.subject()) else { return };
         match scope {
-            Scope::Key(key) => remove(&mut inner.keys, key, id),
-            Scope::Prefix(prefix) => {
-                remove(&mut inner.prefixes, prefix, id);
+            Scope::Key(_, key) => remove(&mut waiting.keys, key, id),
+            Scope::Prefix(_, prefix) => {
+                remove(&mut waiting.prefixes, prefix, id);
                 let length = prefix.as_bytes().len();
-                let count = inner.lengths.get_mut(&length).map_or(0, |count| {
+                let count = waiting.lengths.get_mut(&length).map_or(0, |count| {
                     *count -= 1;
                     *count
                 });
                 if count == 0 {
-                    inner.lengths.remove(&length);
+                    waiting.lengths.remove(&length);
                 }
             }
         }
@@ -132,15 +140,23 @@ fn remove(waits: &mut BTreeMap<Key, Waits>, key: &Key, id: u64) {
 }
 
 impl Scope {
-    fn holds(&self, key: &Key) -> bool {
+    /// What it looks at.
+    pub fn subject(&self) -> Subject {
         match self {
-            Scope::Key(own) => own == key,
-            Scope::Prefix(prefix) => key.as_bytes().starts_with(prefix.as_bytes()),
+            Scope::Key(subject, _) | Scope::Prefix(subject, _) => *subject,
         }
+    }
+
+    fn holds(&self, change: &Touched) -> bool {
+        let here = match self {
+            Scope::Key(_, own) => *own == change.key,
+            Scope::Prefix(_, prefix) => change.key.as_bytes().starts_with(prefix.as_bytes()),
+        };
+        here && change.subject == self.subject()
     }
 }
 
-impl Inner {
+impl Waiting {
     fn wake(&self, key: &Key) {
         if let Some(waits) = self.keys.get(key) {
             waits.values().for_each(|notify| notify.notify_one());
@@ -152,11 +168,19 @@ impl Inner {
             }
         }
     }
+}
+
+impl Inner {
+    fn wake(&self, change: &Touched) {
+        if let Some(waiting) = self.subjects.get(&change.subject) {
+            waiting.wake(&change.key);
+        }
+    }
 
     fn wake_all(&self) {
-        self.keys
+        self.subjects
             .values()
-            .chain(self.prefixes.values())
+            .flat_map(|waiting| waiting.keys.values().chain(waiting.prefixes.values()))
             .flat_map(BTreeMap::values)
             .for_each(|notify| notify.notify_one());
     }
@@ -179,7 +203,7 @@ impl Observer for WatchIndex {
             Some([]) => {}
             Some(touched) => {
                 inner.remember(touched);
-                touched.iter().for_each(|change| inner.wake(&change.key));
+                touched.iter().for_each(|change| inner.wake(change));
             }
             None => {
                 inner.recent = Recent { changes: VecDeque::new(), since: view.state.revision() };
@@ -222,8 +246,16 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
 
+    fn key(key: &str) -> Scope {
+        Scope::Key(Subject::Kv, key.into())
+    }
+
+    fn prefix(prefix: &str) -> Scope {
+        Scope::Prefix(Subject::Kv, prefix.into())
+    }
+
     fn touch(index: &WatchIndex, revision: u64, key: &str) {
-        index.published(&Arc::default(), Some(&[Touched { revision, key: key.into() }]));
+        index.published(&Arc::default(), Some(&[Touched { revision, subject: Subject::Kv, key: key.into() }]));
     }
 
     fn woken(wait: &Wait) -> bool {
@@ -233,20 +265,30 @@ mod tests {
     #[test]
     fn a_key_wakes_its_own_waits_and_every_prefix_it_is_under() {
         let index = Arc::new(WatchIndex::default());
-        let key = index.wait(Scope::Key("a/b".into())).unwrap();
-        let longer = index.wait(Scope::Key("a/bc".into())).unwrap();
-        let prefixes = ["", "a", "a/", "a/b"].map(|prefix| index.wait(Scope::Prefix(prefix.into())).unwrap());
-        let beside = ["b", "a/b/", "a/bc"].map(|prefix| index.wait(Scope::Prefix(prefix.into())).unwrap());
+        let own = index.wait(key("a/b")).unwrap();
+        let longer = index.wait(key("a/bc")).unwrap();
+        let prefixes = ["", "a", "a/", "a/b"].map(|under| index.wait(prefix(under)).unwrap());
+        let beside = ["b", "a/b/", "a/bc"].map(|under| index.wait(prefix(under)).unwrap());
         touch(&index, 1, "a/b");
-        assert!(woken(&key) && prefixes.iter().all(woken));
+        assert!(woken(&own) && prefixes.iter().all(woken));
         assert!(!woken(&longer) && !beside.iter().any(woken));
-        assert!(!woken(&key), "a change wakes once");
+        assert!(!woken(&own), "a change wakes once");
+    }
+
+    #[test]
+    fn a_change_concerns_its_own_subject_only() {
+        let index = Arc::new(WatchIndex::default());
+        let other = index.wait(Scope::Key(Subject::Session, "a".into())).unwrap();
+        touch(&index, 1, "a");
+        assert!(!woken(&other));
+        assert_eq!(index.changed_since(&Scope::Prefix(Subject::Session, "".into()), 0), Some(false));
+        assert_eq!(index.changed_since(&prefix(""), 0), Some(true));
     }
 
     #[test]
     fn a_change_before_the_first_poll_is_not_lost() {
         let index = Arc::new(WatchIndex::default());
-        let wait = index.wait(Scope::Key("k".into())).unwrap();
+        let wait = index.wait(key("k")).unwrap();
         touch(&index, 1, "k");
         touch(&index, 2, "k");
         assert!(woken(&wait));
@@ -255,7 +297,7 @@ mod tests {
     #[test]
     fn an_installed_snapshot_wakes_everyone() {
         let index = Arc::new(WatchIndex::default());
-        let waits = [Scope::Key("k".into()), Scope::Prefix("p".into())].map(|scope| index.wait(scope).unwrap());
+        let waits = [key("k"), prefix("p")].map(|scope| index.wait(scope).unwrap());
         index.published(&Arc::default(), None);
         assert!(waits.iter().all(woken));
     }
@@ -263,19 +305,20 @@ mod tests {
     #[test]
     fn a_dropped_wait_leaves_nothing_behind() {
         let index = Arc::new(WatchIndex::default());
-        let waits = [Scope::Key("k".into()), Scope::Prefix("p".into()), Scope::Prefix("p".into())]
-            .map(|scope| index.wait(scope).unwrap());
+        let waits = [key("k"), prefix("p"), prefix("p")].map(|scope| index.wait(scope).unwrap());
         assert_eq!(index.waiting(), 3);
         drop(waits);
         let inner = index.lock();
-        assert!(inner.keys.is_empty() && inner.prefixes.is_empty() && inner.lengths.is_empty() && inner.waiting == 0);
+        let waiting = &inner.subjects[&Subject::Kv];
+        assert!(waiting.keys.is_empty() && waiting.prefixes.is_empty() && waiting.lengths.is_empty());
+        assert_eq!(inner.waiting, 0);
     }
 
     #[test]
     fn recent_changes_answer_for_as_long_as_they_are_remembered() {
         let index = Arc::new(WatchIndex::default());
         index.starting_at(10);
-        let scope = Scope::Prefix("a/".into());
+        let scope = prefix("a/");
         assert_eq!(index.changed_since(&scope, 9), None, "before the node started");
         touch(&index, 11, "b");
         assert_eq!(index.changed_since(&scope, 10), Some(false));

@@ -128,7 +128,8 @@ fn parse(args: Vec<OsString>) -> Result<Cli, clap::Error> {
 
 async fn dispatch(cx: &mut Context, command: Command) -> anyhow::Result<ExitCode> {
     match command {
-        Command::Agent(agent) => agent::run(cx, *agent).await,
+        // Boxed: a whole node is in there.
+        Command::Agent(agent) => Box::pin(agent::run(cx, *agent)).await,
         Command::Bench(bench) => bench::run(cx, bench).await,
         Command::Completion(completion) => completion::run(cx, &completion),
         Command::Info(info) => info::run(cx, info).await,

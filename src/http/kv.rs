@@ -3,6 +3,7 @@
 use axum_core::body::Body;
 use http::{HeaderValue, StatusCode};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
+use uuid::Uuid;
 
 use super::body::{self, Limit};
 use super::extract::{self, Query};
@@ -12,7 +13,7 @@ use super::{Call, Outcome};
 use crate::agent::{Found, Scope};
 use crate::api::json::Writer;
 use crate::limits;
-use crate::state::{Command, Key, Reply};
+use crate::state::{Command, Key, Reply, Subject};
 
 /// What is escaped in `X-Quorate-Next`: everything but what a URL shows as it is, so that the value can be appended to
 /// `?start_after=` without a thought.
@@ -36,13 +37,16 @@ pub async fn get(call: Call) -> Outcome {
 /// One key.
 async fn one(call: &Call, query: &Query<'_>, key: Key) -> Outcome {
     let options = query.read_options()?;
-    let reading = call.edge.read(&options, Scope::Key(key.clone()), |state| {
+    let reading = call.edge.read(&options, Scope::Key(Subject::Kv, key.clone()), |state| {
         let row = state.kv().get(key.as_bytes());
         Found { value: row.cloned(), index: row.map_or_else(|| state.kv().index(), |row| row.modify_index) }
     });
     let answer = reading.await?;
-    let headers = reply::indexed(&answer);
+    let mut headers = reply::indexed(&answer);
     let Some(row) = answer.value else { return Ok(reply::empty(StatusCode::NOT_FOUND, headers)) };
+    if let Some(holder) = row.holder {
+        headers.insert(reply::FENCE, holder.fence.into());
+    }
     if query.has("raw") {
         return Ok(reply::raw(&call.head.headers, headers, row.value.clone()));
     }
@@ -63,7 +67,7 @@ async fn list(call: &Call, query: &Query<'_>, prefix: Key, shape: Shape) -> Outc
     // Consul answers `?keys` on an empty store with an empty list, and every other fruitless listing with 404.
     let never_missing = matches!(shape, Shape::Names { .. }) && prefix.as_bytes().is_empty();
     let selection = Selection { prefix, shape, start_after };
-    let reading = call.edge.read(&options, Scope::Prefix(selection.prefix.clone()), |state| {
+    let reading = call.edge.read(&options, Scope::Prefix(Subject::Kv, selection.prefix.clone()), |state| {
         let table = state.kv();
         let value = (!selection.is_empty(table)).then(|| table.clone());
         Found { value, index: table.prefix_index(selection.prefix.as_bytes()) }
@@ -93,24 +97,48 @@ pub async fn put(call: Call, body: Body) -> Outcome {
     let flags = query.number("flags")?.unwrap_or_default();
     let cas = query.number("cas")?;
     let request = extract::request_id(&call.head.headers, call.edge.agent.entries())?;
-    // There are no sessions yet, so nobody holds a key and every session is unknown: the same answers as Consul's then.
-    let acquire = query.text("acquire").map(|session| match &session[..] {
-        "" => Failure::internal("missing session"),
-        session => Failure::internal(format!("invalid session {session:?}")),
-    });
-    let release = query.has("release");
+    let lock = Lock::of(&query)?;
 
     let max_value = call.edge.config.max_value;
     let limit = Limit { name: "Value", bytes: max_value, key: "limits.kv_max_value_size" };
     let agent = &call.edge.agent;
     let value = body::read(agent.world(), &call.head.headers, body, &limit).await?;
-    if let Some(refusal) = acquire {
-        return Err(refusal);
+    let command = match lock {
+        None => Command::KvSet { key, value, flags, cas },
+        Some(Lock::Acquire(session)) => Command::KvAcquire { key, value, flags, session },
+        Some(Lock::Release(session, fence)) => Command::KvRelease { key, value, flags, session, fence },
+        // No session has such an id, so none holds the key.
+        Some(Lock::ReleaseNothing) => return Ok(reply::done(false)),
+    };
+    match agent.write(request, command).await?.reply {
+        // Consul says 500 for a session that does not exist.
+        Reply::Refused(text) if matches!(lock, Some(Lock::Acquire(_))) => Err(Failure::internal(text)),
+        reply => done(reply),
     }
-    if release {
-        return Ok(reply::done(false));
+}
+
+/// What a write of a key says about its lock.
+#[derive(Clone, Copy)]
+enum Lock {
+    Acquire(Uuid),
+    /// Under that fence only, if there is one (G5).
+    Release(Uuid, Option<u64>),
+    ReleaseNothing,
+}
+
+impl Lock {
+    fn of(query: &Query<'_>) -> Result<Option<Lock>, Failure> {
+        let fence = query.number("fence")?;
+        if let Some(session) = query.text("acquire") {
+            let named = |session: &str| match session {
+                "" => Failure::internal("missing session"),
+                session => Failure::internal(format!("invalid session {session:?}")),
+            };
+            return Uuid::try_parse(&session).map(|id| Some(Lock::Acquire(id))).map_err(|_| named(&session));
+        }
+        let Some(session) = query.text("release") else { return Ok(None) };
+        Ok(Some(Uuid::try_parse(&session).map_or(Lock::ReleaseNothing, |id| Lock::Release(id, fence))))
     }
-    done(agent.write(request, Command::KvSet { key, value, flags, cas }).await?.reply)
 }
 
 /// `DELETE /v1/kv/:key`
@@ -132,6 +160,10 @@ pub async fn delete(call: Call) -> Outcome {
 fn done(reply: Reply) -> Outcome {
     match reply {
         Reply::Done(done) => Ok(reply::done(done)),
+        Reply::Granted { fence } => Ok(reply::fenced(reply::done(true), fence)),
+        Reply::Committed(_) | Reply::RolledBack(_) => {
+            Err(Failure::internal("bug: a transaction's answer to a write of a key"))
+        }
         Reply::Refused(text) => Err(Failure::bad_request(text)),
         Reply::Forgotten => Err(Failure::internal(
             "Unknown outcome: the request id is too old to be remembered. An earlier attempt may have been applied; this \

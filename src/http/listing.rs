@@ -139,7 +139,7 @@ pub fn entry<'a>(key: &'a [u8], row: &'a KvRow) -> KvEntryRef<'a> {
         key,
         flags: row.flags,
         value: &row.value,
-        session: row.session,
+        session: row.holder.map(|holder| holder.session),
         create_index: row.create_index,
         modify_index: row.modify_index,
     }
@@ -160,7 +160,7 @@ mod tests {
         for key in keys {
             let (key, value) = (Key::from(*key), Bytes::copy_from_slice(value));
             let command = Command::KvSet { key, value, flags: 0, cas: None };
-            state.apply(&Entry { time: LogTime(0), request: None, command }, &mut Vec::new());
+            state.apply(1, &Entry { time: LogTime(0), request: None, command }, &mut Vec::new());
         }
         state.kv().clone()
     }

@@ -31,6 +31,8 @@ pub const QUERY_BACKEND: HeaderName = HeaderName::from_static("x-consul-query-ba
 pub const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
 /// Where the next page starts: the value for `?start_after=`, percent-encoded. Missing on the last page.
 pub const NEXT: HeaderName = HeaderName::from_static("x-quorate-next");
+/// The fence that a key is held under (G2).
+pub const FENCE: HeaderName = HeaderName::from_static("x-quorate-fence");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -137,6 +139,12 @@ pub fn done(done: bool) -> Response {
     let mut headers = HeaderMap::with_capacity(HEADERS);
     headers.insert(CONTENT_TYPE, JSON);
     finish(StatusCode::OK, headers, Body::from(if done { "true" } else { "false" }))
+}
+
+/// The same, with the fence of the lock that was taken.
+pub fn fenced(mut response: Response, fence: u64) -> Response {
+    response.headers_mut().insert(FENCE, fence.into());
+    response
 }
 
 /// A JSON document.

@@ -42,7 +42,7 @@ impl StateMachine {
         match payload {
             EntryPayload::Normal(proposal) => {
                 let entry: Entry = codec::open(&proposal.0).map_err(io::Error::other)?;
-                Ok(self.view.state.apply(&entry, touched))
+                Ok(self.view.state.apply(log_id.committed_leader_id().term, &entry, touched))
             }
             EntryPayload::Blank => Ok(self.unchanged()),
             EntryPayload::Membership(membership) => {

@@ -9,6 +9,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Key;
+use super::catalog::{Check, Node, Service};
+use super::session::Session;
+use super::txn::{Failure, Given, Operation};
 use crate::codec::Stored;
 
 /// One write as it stands in the log.
@@ -80,6 +83,76 @@ pub enum Command {
         /// The prefix; empty for everything.
         prefix: Key,
     },
+    /// Makes a session the holder of a key, and writes it (consul.md 2.1, `acquire`).
+    KvAcquire {
+        /// The key.
+        key: Key,
+        /// Its value.
+        value: Bytes,
+        /// The client's opaque number.
+        flags: u64,
+        /// The session.
+        session: Uuid,
+    },
+    /// Has a session let go of a key, and writes it (consul.md 2.1, `release`).
+    KvRelease {
+        /// The key.
+        key: Key,
+        /// Its value.
+        value: Bytes,
+        /// The client's opaque number.
+        flags: u64,
+        /// The session.
+        session: Uuid,
+        /// `fence`: only the hold that has this one (G5).
+        fence: Option<u64>,
+    },
+    /// Creates a session (consul.md 2.4).
+    SessionCreate {
+        /// Its id, drawn by the proposer.
+        id: Uuid,
+        /// What it is made of.
+        session: Session,
+    },
+    /// Ends a session because somebody asked for it.
+    SessionDestroy {
+        /// The session.
+        id: Uuid,
+    },
+    /// Ends a session because its lease has run out. It says `false` and does nothing if the leader of another term decided
+    /// that (G1.3).
+    SessionExpire {
+        /// The session.
+        id: Uuid,
+        /// The term of the leader that decided it.
+        term: u64,
+    },
+    /// Does several things or none (consul.md 2.5).
+    Txn(Vec<Operation>),
+    /// Registers a node, and what is on it (consul.md 2.6).
+    Register(Registration),
+    /// Deregisters a node with all that is on it, or one thing on it.
+    Deregister {
+        /// The node.
+        node: String,
+        /// The instance of a service, by id.
+        service: Option<String>,
+        /// The check, by id; goes before the service.
+        check: Option<String>,
+    },
+}
+
+/// What is registered at once: all of it, or nothing.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Registration {
+    /// The node.
+    pub node: Node,
+    /// The node is only named: it must be registered, and stays as it is.
+    pub skip_node: bool,
+    /// An instance of a service on it.
+    pub service: Option<Service>,
+    /// Checks on it.
+    pub checks: Vec<Check>,
 }
 
 /// What came of a command. Part of the state: request ids remember it.
@@ -101,4 +174,13 @@ pub enum Reply {
     Forgotten,
     /// Refused for a reason that lies in the request. Nothing was changed.
     Refused(String),
+    /// The lock is held now.
+    Granted {
+        /// The fence it is held under (G2).
+        fence: u64,
+    },
+    /// The transaction was executed; this is what its operations gave, in order.
+    Committed(Vec<Given>),
+    /// These operations of the transaction failed, so nothing was changed.
+    RolledBack(Vec<Failure>),
 }

@@ -6,19 +6,20 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::digest::RowHash;
 use super::table::{self, Row, Table};
 use super::tombstones::Tombstones;
-use super::{Key, Step};
+use super::{Key, Step, Subject};
 use crate::codec::Stored;
 use crate::error::{Error, Result};
 use crate::limits::{MAX_KEY, MAX_VALUE_CEILING};
 
 /// The row of a key.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct KvRow {
     /// At most [`MAX_VALUE_CEILING`] bytes.
     pub value: Bytes,
@@ -26,12 +27,21 @@ pub struct KvRow {
     pub flags: u64,
     /// Acquisitions by a new holder since the key was created.
     pub lock_index: u64,
-    /// The session that holds the key as a lock.
-    pub session: Option<Uuid>,
+    /// Who holds the key as a lock.
+    pub holder: Option<Holder>,
     /// Revision at which the key was created. Deleting and creating it again starts anew.
     pub create_index: u64,
     /// Revision of the last change of anything in this row.
     pub modify_index: u64,
+}
+
+/// Who holds a lock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The session.
+    pub session: Uuid,
+    /// Revision that granted it (G2). It stays when the holder acquires again.
+    pub fence: u64,
 }
 
 impl Stored for KvRow {
@@ -46,9 +56,25 @@ impl Row for KvRow {
         hash.bytes(&self.value);
         hash.number(self.flags);
         hash.number(self.lock_index);
-        hash.option(self.session.as_ref().map(|id| &id.as_bytes()[..]));
+        hash.option(self.holder.as_ref().map(|holder| &holder.session.as_bytes()[..]));
+        hash.number(self.holder.map_or(0, |holder| holder.fence));
         hash.number(self.create_index);
         hash.number(self.modify_index);
+    }
+}
+
+impl KvRow {
+    /// The row that takes the place of `old`, changed now; value and flags are as they were.
+    fn next(old: Option<&Arc<KvRow>>, step: &Step<'_>) -> KvRow {
+        let modify_index = step.revision;
+        match old {
+            Some(old) => KvRow { modify_index, ..KvRow::clone(old) },
+            None => KvRow { create_index: step.revision, modify_index, ..KvRow::default() },
+        }
+    }
+
+    fn holds(&self, value: &Bytes, flags: u64) -> bool {
+        self.flags == flags && self.value == value
     }
 }
 
@@ -57,6 +83,8 @@ impl Row for KvRow {
 pub struct KvTable {
     pub(super) rows: Table<KvRow>,
     pub(super) tombstones: Tombstones,
+    /// Keys that each session holds. Follows from the rows: not stored.
+    held: OrdSet<(Uuid, Key)>,
     /// Newest change of any key. Follows from rows, tombstones and floor: not stored.
     newest: u64,
 }
@@ -126,28 +154,85 @@ impl KvTable {
         step: &mut Step<'_>,
     ) -> Result<bool> {
         check_key(key)?;
-        if value.len() > MAX_VALUE_CEILING {
-            let len = value.len();
-            return Err(Error::TooLarge(format!("the value has {len} bytes, the limit is {MAX_VALUE_CEILING}")));
-        }
+        check_value(value)?;
         let old = self.rows.get(key.as_bytes());
         // No row has ModifyIndex 0, so an absent key may stand as 0.
         if cas.is_some_and(|cas| cas != old.map_or(0, |row| row.modify_index)) {
             return Ok(false);
         }
-        let (lock_index, session, create_index) = match old {
-            Some(old) if old.flags == flags && old.value == value => return Ok(true),
-            Some(old) => (old.lock_index, old.session, old.create_index),
-            None => (0, None, step.revision),
-        };
-        let modify_index = step.revision;
-        self.rows.insert(
-            key.clone(),
-            KvRow { value: value.clone(), flags, lock_index, session, create_index, modify_index },
-        );
-        self.newest = step.revision;
-        step.touch(key.clone());
+        if let Some(old) = old
+            && old.holds(value, flags)
+        {
+            return Ok(true);
+        }
+        let row = KvRow { value: value.clone(), flags, ..KvRow::next(old, step) };
+        self.put(key, row, step);
         Ok(true)
+    }
+
+    /// Makes a session the holder of a key, and writes it. The fence of its hold; `None` if another session holds it.
+    /// Whether the session exists, and the key is not delayed, is for the caller to know (G1.5).
+    pub(super) fn acquire(
+        &mut self,
+        key: &Key,
+        value: &Bytes,
+        flags: u64,
+        session: Uuid,
+        step: &mut Step<'_>,
+    ) -> Result<Option<u64>> {
+        check_key(key)?;
+        check_value(value)?;
+        let old = self.rows.get(key.as_bytes());
+        let mut row = KvRow { value: value.clone(), flags, ..KvRow::next(old, step) };
+        let fence = match (old, old.and_then(|old| old.holder)) {
+            (_, Some(holder)) if holder.session != session => return Ok(None),
+            (Some(old), Some(holder)) if old.holds(value, flags) => return Ok(Some(holder.fence)),
+            (_, Some(holder)) => holder.fence,
+            (_, None) => {
+                step.grant(key)?;
+                row.lock_index += 1;
+                row.holder = Some(Holder { session, fence: step.revision });
+                step.revision
+            }
+        };
+        self.put(key, row, step);
+        Ok(Some(fence))
+    }
+
+    /// Has a session let go of a key, and writes it; `false` if it does not hold it, or under another fence (G5).
+    pub(super) fn release(
+        &mut self,
+        key: &Key,
+        value: &Bytes,
+        flags: u64,
+        holder: (Uuid, Option<u64>),
+        step: &mut Step<'_>,
+    ) -> Result<bool> {
+        check_key(key)?;
+        check_value(value)?;
+        let (session, fence) = holder;
+        let old = self.rows.get(key.as_bytes());
+        let holds = |held: Holder| held.session == session && fence.is_none_or(|fence| fence == held.fence);
+        if !old.and_then(|old| old.holder).is_some_and(holds) {
+            return Ok(false);
+        }
+        let row = KvRow { value: value.clone(), flags, holder: None, ..KvRow::next(old, step) };
+        self.put(key, row, step);
+        Ok(true)
+    }
+
+    /// Frees a key whose holder has ended.
+    pub(super) fn let_go(&mut self, key: &Key, step: &mut Step<'_>) {
+        if let Some(old) = self.rows.get(key.as_bytes()) {
+            let row = KvRow { holder: None, ..KvRow::next(Some(old), step) };
+            self.put(key, row, step);
+        }
+    }
+
+    /// The keys that a session holds, ascending.
+    pub(super) fn held_by(&self, session: Uuid) -> Vec<Key> {
+        let from = (session, Key::from(""));
+        self.held.range(from..).take_while(|(id, _)| *id == session).map(|(_, key)| key.clone()).collect()
     }
 
     /// Deletes a key, with `cas` only if its ModifyIndex is that. An absent key counts as deleted.
@@ -157,11 +242,16 @@ impl KvTable {
         if cas.is_some_and(|cas| cas != old.modify_index) {
             return Ok(false);
         }
-        self.rows.remove(key.as_bytes());
+        self.take(key, step);
+        Ok(true)
+    }
+
+    /// Deletes a key that is there.
+    pub(super) fn take(&mut self, key: &Key, step: &mut Step<'_>) {
+        self.forget(key);
         self.tombstones.bury(key.clone(), step.revision, step.time);
         self.newest = step.revision;
-        step.touch(key.clone());
-        Ok(true)
+        step.touch(Subject::Kv, key.clone());
     }
 
     /// Deletes every key under a prefix, all for the empty one. The prefix alone gets a tombstone.
@@ -172,20 +262,48 @@ impl KvTable {
             return Ok(true);
         }
         if prefix.as_bytes().is_empty() {
-            self.rows = Table::default();
+            (self.rows, self.held) = (Table::default(), OrdSet::new());
             self.tombstones.bury_all(step.revision);
         } else {
-            doomed.iter().for_each(|key| drop(self.rows.remove(key.as_bytes())));
+            doomed.iter().for_each(|key| self.forget(key));
             self.tombstones.bury(prefix.clone(), step.revision, step.time);
         }
         self.newest = step.revision;
-        doomed.into_iter().for_each(|key| step.touch(key));
+        doomed.into_iter().for_each(|key| step.touch(Subject::Kv, key));
         Ok(true)
+    }
+
+    fn put(&mut self, key: &Key, row: KvRow, step: &mut Step<'_>) {
+        self.replace(key.clone(), row);
+        self.newest = step.revision;
+        step.touch(Subject::Kv, key.clone());
+    }
+
+    /// Writes a row and keeps `held` with it.
+    fn replace(&mut self, key: Key, row: KvRow) {
+        let holder = row.holder;
+        let old = self.rows.insert(key.clone(), row).and_then(|old| old.holder);
+        if old == holder {
+            return;
+        }
+        if let Some(old) = old {
+            self.held.remove(&(old.session, key.clone()));
+        }
+        if let Some(holder) = holder {
+            self.held.insert((holder.session, key));
+        }
+    }
+
+    /// Removes a row and keeps `held` with it.
+    fn forget(&mut self, key: &Key) {
+        if let Some(holder) = self.rows.remove(key.as_bytes()).and_then(|row| row.holder) {
+            self.held.remove(&(holder.session, key.clone()));
+        }
     }
 
     pub(super) fn load(&mut self, key: Key, row: KvRow) {
         self.newest = self.newest.max(row.modify_index);
-        self.rows.insert(key, row);
+        self.replace(key, row);
     }
 
     pub(super) fn load_tombstone(&mut self, key: Key, tombstone: super::tombstones::Tombstone) {
@@ -205,6 +323,14 @@ fn check_key(key: &Key) -> Result<()> {
         return Err(Error::Request("the key is empty".into()));
     }
     check_length(key)
+}
+
+fn check_value(value: &Bytes) -> Result<()> {
+    let len = value.len();
+    if len > MAX_VALUE_CEILING {
+        return Err(Error::TooLarge(format!("the value has {len} bytes, the limit is {MAX_VALUE_CEILING}")));
+    }
+    Ok(())
 }
 
 fn check_length(key: &Key) -> Result<()> {

@@ -9,25 +9,37 @@
 //! written once (`stored.rs`, `digest.rs`). A new kind of thing is a module with a table, a few commands and an arm in
 //! [`State::apply`]'s dispatch.
 
+pub mod catalog;
 mod command;
+mod delays;
 mod digest;
 mod key;
 mod kv;
 mod requests;
+pub mod session;
 mod stored;
+mod subject;
 mod table;
 mod tombstones;
+pub mod txn;
 
 #[cfg(test)]
 mod tests;
 
-pub use command::{Command, Entry, LogTime, Reply, RequestId, Response};
+pub use catalog::Catalog;
+pub use command::{Command, Entry, LogTime, Registration, Reply, RequestId, Response};
 pub use digest::Digest;
 pub use key::Key;
-pub use kv::{KvRow, KvTable};
+pub use kv::{Holder, KvRow, KvTable};
+pub use session::{Session, SessionRow, SessionTable, Standing};
 pub use stored::{Loader, STATE_FORMAT, StoredRow};
+pub use subject::Subject;
 
+use std::collections::BTreeSet;
+
+use delays::Delays;
 use requests::{Admission, Place, Requests};
+use subject::Indexes;
 
 use crate::error::{Error, Result};
 use crate::limits::MAX_REVISION;
@@ -39,6 +51,10 @@ pub struct State {
     entries: u64,
     log_time: LogTime,
     kv: KvTable,
+    sessions: SessionTable,
+    delays: Delays,
+    catalog: Catalog,
+    indexes: Indexes,
     requests: Requests,
 }
 
@@ -47,7 +63,9 @@ pub struct State {
 pub struct Touched {
     /// Revision of the change.
     pub revision: u64,
-    /// The key (kv table).
+    /// What it concerns.
+    pub subject: Subject,
+    /// Which of them.
     pub key: Key,
 }
 
@@ -55,33 +73,60 @@ pub struct Touched {
 struct Step<'a> {
     /// The revision of all its changes.
     revision: u64,
+    /// The raft term of its entry.
+    term: u64,
     /// Log time.
     time: LogTime,
     changed: bool,
+    /// Keys that were granted as locks.
+    granted: BTreeSet<Key>,
     touched: &'a mut Vec<Touched>,
 }
 
-impl Step<'_> {
-    /// Notes a change of a key.
-    fn touch(&mut self, key: Key) {
+impl<'a> Step<'a> {
+    fn new(revision: u64, term: u64, time: LogTime, touched: &'a mut Vec<Touched>) -> Self {
+        Step { revision, term, time, changed: false, granted: BTreeSet::new(), touched }
+    }
+
+    /// Notes a change.
+    fn touch(&mut self, subject: Subject, key: Key) {
         self.changed = true;
-        self.touched.push(Touched { revision: self.revision, key });
+        self.touched.push(Touched { revision: self.revision, subject, key });
+    }
+
+    /// Forgets what was changed since `touched` changes were noted.
+    fn undo(&mut self, touched: usize) {
+        self.touched.truncate(touched);
+        self.granted.clear();
+        self.changed = false;
+    }
+
+    /// Notes that a lock is granted. Its fence is the revision, so it cannot be granted twice in one (G2).
+    fn grant(&mut self, key: &Key) -> Result<()> {
+        if self.granted.insert(key.clone()) {
+            return Ok(());
+        }
+        Err(Error::Request(format!(
+            "key \"{key}\" cannot be locked twice in one transaction: its fence would not rise"
+        )))
     }
 }
 
 impl State {
-    /// Applies one entry; appends what changed to `touched`. The same entries give the same state and the same answers on
-    /// every node. Work is bounded by the command and by the limits on what is due, not by the size of the state.
-    pub fn apply(&mut self, entry: &Entry, touched: &mut Vec<Touched>) -> Response {
+    /// Applies one entry of a raft term; appends what changed to `touched`. The same entries give the same state and the same
+    /// answers on every node. Work is bounded by the command and by the limits on what is due, not by the size of the state;
+    /// only what ends with something else (a tree, a node, a session) is as much as that holds.
+    pub fn apply(&mut self, term: u64, entry: &Entry, touched: &mut Vec<Touched>) -> Response {
         self.entries += 1;
         self.log_time = self.log_time.max(entry.time);
         self.kv.tombstones.reap_due(self.log_time);
+        self.delays.end_due(self.log_time);
         self.requests.forget_due(self.log_time);
 
-        let Some(id) = &entry.request else { return self.execute(&entry.command, touched) };
+        let Some(id) = &entry.request else { return self.execute(term, &entry.command, touched) };
         let reply = match self.requests.admit(id, Place { entry: self.entries, time: self.log_time }) {
             Admission::First => {
-                let response = self.execute(&entry.command, touched);
+                let response = self.execute(term, &entry.command, touched);
                 self.requests.remember(id, &response);
                 return response;
             }
@@ -93,13 +138,14 @@ impl State {
     }
 
     /// Executes a command. All its changes share the next revision, which is taken only if there are any.
-    fn execute(&mut self, command: &Command, touched: &mut Vec<Touched>) -> Response {
+    fn execute(&mut self, term: u64, command: &Command, touched: &mut Vec<Touched>) -> Response {
         // Index 1 always means "nothing yet": an empty store answers it, since an index is never 0, and a client that waits
         // for what comes after it must be woken by the first write.
         let revision = self.revision.max(1) + 1;
-        let mut step = Step { revision, time: self.log_time, changed: false, touched };
+        let before = touched.len();
+        let mut step = Step::new(revision, term, self.log_time, touched);
         let reply = match self.dispatch(command, &mut step) {
-            Ok(done) => Reply::Done(done),
+            Ok(reply) => reply,
             Err(refusal) => {
                 assert!(refusal.is_deterministic() && !step.changed, "a refusal must be the same on every node");
                 Reply::Refused(refusal.to_string())
@@ -107,19 +153,51 @@ impl State {
         };
         if step.changed {
             self.revision = step.revision;
+            touched[before..].iter().for_each(|change| self.indexes.raise(change.subject, revision));
         }
         Response { revision: self.revision, reply }
     }
 
-    fn dispatch(&mut self, command: &Command, step: &mut Step<'_>) -> Result<bool> {
+    fn dispatch(&mut self, command: &Command, step: &mut Step<'_>) -> Result<Reply> {
         if step.revision >= MAX_REVISION {
             return Err(Error::Request(format!("the store has used up its indexes: {MAX_REVISION} is the last")));
         }
-        match command {
-            Command::KvSet { key, value, flags, cas } => self.kv.set(key, value, *flags, *cas, step),
-            Command::KvDelete { key, cas } => self.kv.delete(key, *cas, step),
-            Command::KvDeleteTree { prefix } => self.kv.delete_tree(prefix, step),
-        }
+        let done = match command {
+            Command::KvSet { key, value, flags, cas } => self.kv.set(key, value, *flags, *cas, step)?,
+            Command::KvDelete { key, cas } => self.kv.delete(key, *cas, step)?,
+            Command::KvDeleteTree { prefix } => self.kv.delete_tree(prefix, step)?,
+            Command::KvAcquire { key, value, flags, session } => {
+                return self.acquire(key, value, *flags, *session, step);
+            }
+            Command::KvRelease { key, value, flags, session, fence } => {
+                self.kv.release(key, value, *flags, (*session, *fence), step)?
+            }
+            Command::SessionCreate { id, session } => self.create_session(*id, session, step)?,
+            Command::SessionDestroy { id } => self.destroy_session(*id, step)?,
+            Command::SessionExpire { id, term } => self.expire_session(*id, *term, step)?,
+            Command::Txn(operations) => return self.transact(operations, step),
+            Command::Register(registration) => {
+                return self.all_or_nothing(step, |state, step| state.register(registration, step));
+            }
+            Command::Deregister { node, service, check } => {
+                self.deregister(node, service.as_deref(), check.as_deref(), step)
+            }
+        };
+        Ok(Reply::Done(done))
+    }
+
+    /// Executes what has several parts: if one of them is refused, none is done.
+    fn all_or_nothing(
+        &mut self,
+        step: &mut Step<'_>,
+        parts: impl FnOnce(&mut State, &mut Step<'_>) -> Result<Reply>,
+    ) -> Result<Reply> {
+        // A pointer copy.
+        let (before, touched) = (self.clone(), step.touched.len());
+        parts(self, step).inspect_err(|_| {
+            *self = before;
+            step.undo(touched);
+        })
     }
 
     /// The index of the whole store. It rises by one with every command that changes something: 0 before the first, 2 after
@@ -142,5 +220,23 @@ impl State {
     /// The keys.
     pub fn kv(&self) -> &KvTable {
         &self.kv
+    }
+
+    /// The sessions.
+    pub fn sessions(&self) -> &SessionTable {
+        &self.sessions
+    }
+
+    /// Nodes, services and checks.
+    pub fn catalog(&self) -> &Catalog {
+        &self.catalog
+    }
+
+    /// The newest change of a subject: the index of whatever is read of it. At least 1; it never goes back (R4).
+    pub fn index_of(&self, subject: Subject) -> u64 {
+        match subject {
+            Subject::Kv => self.kv.index(),
+            other => self.indexes.of(other).max(1),
+        }
     }
 }

@@ -6,13 +6,14 @@
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, RowHash};
+use super::subject::Indexes;
 use super::table::{Row, id, seal};
 use super::{Key, LogTime, State};
 use crate::codec::{self, Stored};
 use crate::error::{Error, Result};
 
 /// Version of the state's format as a whole: its tables and its digest. Rises whenever either changes.
-pub const STATE_FORMAT: u32 = 1;
+pub const STATE_FORMAT: u32 = 2;
 
 /// A row as it stands in checkpoint and snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +38,8 @@ pub(super) struct Header {
     pub kv_floor: u64,
     /// See `requests.rs`.
     pub forgotten_before: u64,
+    /// See `subject.rs`.
+    pub indexes: Indexes,
     /// Over all rows and the fields above.
     pub digest: u128,
 }
@@ -55,7 +58,17 @@ impl State {
         header.number(self.log_time.0);
         header.number(self.kv.tombstones.floor());
         header.number(self.requests.forgotten_before());
-        let tables = [self.kv.rows.digest(), self.kv.tombstones.digest(), self.requests.digest()];
+        self.indexes.fields(&mut header);
+        let tables = [
+            self.kv.rows.digest(),
+            self.kv.tombstones.digest(),
+            self.requests.digest(),
+            self.sessions.digest(),
+            self.delays.digest(),
+            self.catalog.nodes.digest(),
+            self.catalog.services.digest(),
+            self.catalog.checks.digest(),
+        ];
         tables.into_iter().chain([header.finish()]).sum()
     }
 
@@ -65,6 +78,11 @@ impl State {
         self.kv.rows.visit(visit);
         self.kv.tombstones.visit(visit);
         self.requests.visit(visit);
+        self.sessions.visit(visit);
+        self.delays.visit(visit);
+        self.catalog.nodes.visit(visit);
+        self.catalog.services.visit(visit);
+        self.catalog.checks.visit(visit);
     }
 
     /// Visits the rows that differ from `older`, ascending, removed ones as None. The header is always among them. The cost
@@ -74,6 +92,11 @@ impl State {
         self.kv.rows.visit_changes(&older.kv.rows, visit);
         self.kv.tombstones.visit_changes(&older.kv.tombstones, visit);
         self.requests.visit_changes(&older.requests, visit);
+        self.sessions.visit_changes(&older.sessions, visit);
+        self.delays.visit_changes(&older.delays, visit);
+        self.catalog.nodes.visit_changes(&older.catalog.nodes, visit);
+        self.catalog.services.visit_changes(&older.catalog.services, visit);
+        self.catalog.checks.visit_changes(&older.catalog.checks, visit);
     }
 
     /// Builds a state from stored rows.
@@ -89,6 +112,7 @@ impl State {
             log_time: self.log_time,
             kv_floor: self.kv.tombstones.floor(),
             forgotten_before: self.requests.forgotten_before(),
+            indexes: self.indexes.clone(),
             digest: self.digest().0,
         };
         StoredRow { table: id::HEADER, key: Vec::new(), row: Some(seal(&header)) }
@@ -118,6 +142,11 @@ impl Loader {
             id::TOMBSTONES => state.kv.load_tombstone(key, open(&bytes)?),
             id::INCARNATIONS => state.requests.load_incarnation(key, open(&bytes)?),
             id::ANSWERS => state.requests.load_answer(key, open(&bytes)?),
+            id::SESSIONS => state.sessions.load(key, open(&bytes)?),
+            id::DELAYS => state.delays.load(key, open(&bytes)?),
+            id::NODES => state.catalog.load_node(key, open(&bytes)?),
+            id::SERVICES => state.catalog.load_service(key, open(&bytes)?),
+            id::CHECKS => state.catalog.load_check(key, open(&bytes)?),
             table => {
                 return Err(Error::Operator(format!(
                     "the stored state has a table {table}, unknown to this quorate (state format {STATE_FORMAT}): start \
@@ -142,6 +171,7 @@ impl Loader {
         state.log_time = header.log_time;
         state.kv.load_floor(header.kv_floor);
         state.requests.load_forgotten_before(header.forgotten_before);
+        state.indexes = header.indexes;
         let (found, stored) = (state.digest().0, header.digest);
         if found != stored {
             return Err(Error::Operator(format!(

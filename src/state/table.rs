@@ -26,6 +26,16 @@ pub(super) mod id {
     pub const INCARNATIONS: u8 = 3;
     /// Their answers.
     pub const ANSWERS: u8 = 4;
+    /// Sessions.
+    pub const SESSIONS: u8 = 5;
+    /// Keys under a lock-delay.
+    pub const DELAYS: u8 = 6;
+    /// Nodes.
+    pub const NODES: u8 = 7;
+    /// Instances of services.
+    pub const SERVICES: u8 = 8;
+    /// Checks.
+    pub const CHECKS: u8 = 9;
 }
 
 /// A type of row.
@@ -90,6 +100,12 @@ impl<R: Row> Table<R> {
         };
         let rows = self.rows.range::<_, [u8]>((from, Bound::Unbounded));
         rows.take_while(move |(key, _)| key.as_bytes().starts_with(prefix))
+    }
+
+    /// Rows under a prefix that the iterator keeps.
+    pub fn under(&self, prefix: Key) -> impl Iterator<Item = (&Key, &Arc<R>)> {
+        let rows = self.rows.range::<_, [u8]>((Bound::Included(prefix.as_bytes()), Bound::Unbounded));
+        rows.take_while(move |(key, _)| key.as_bytes().starts_with(prefix.as_bytes()))
     }
 
     /// Writes a row; returns the one that it replaces.

@@ -8,6 +8,7 @@ use super::*;
 use crate::codec::{self, Stored};
 use crate::state::requests::Incarnation;
 use crate::state::stored::Header;
+use crate::state::subject::Indexes;
 use crate::state::tombstones::Tombstone;
 
 fn check<T: Stored + PartialEq + std::fmt::Debug>(value: T, hex: &str) {
@@ -40,11 +41,11 @@ fn rows_keep_their_format() {
         value: Bytes::from_static(b"v"),
         flags: 42,
         lock_index: 1,
-        session: Some(id()),
+        holder: Some(Holder { session: id(), fence: 4 }),
         create_index: 2,
         modify_index: 300,
     };
-    check(row, "018cc2461001762a0101100102030405060708090a0b0c0d0e0f1002fb2c01");
+    check(row, "0188ce35e401762a0101100102030405060708090a0b0c0d0e0f100402fb2c01");
     check(Tombstone { revision: 300, time: LogTime(5) }, "01882dda4ffb2c0105");
     check(Incarnation { watermark: 5, used: 6, time: LogTime(7) }, "01c2e2b813050607");
     check(Response { revision: 1, reply: Reply::Done(true) }, "0102f008c2010001");
@@ -52,8 +53,17 @@ fn rows_keep_their_format() {
     check(Response { revision: 1, reply: Reply::Refused("no".into()) }, "017911913b0102026e6f");
     let (format, revision, entries, log_time) = (1, 2, 3, LogTime(4));
     check(
-        Header { format, revision, entries, log_time, kv_floor: 5, forgotten_before: 6, digest: 7 << 64 },
-        "01fb819b71010203040506fe00000000000000000700000000000000",
+        Header {
+            format,
+            revision,
+            entries,
+            log_time,
+            kv_floor: 5,
+            forgotten_before: 6,
+            indexes: Indexes::default(),
+            digest: 7 << 64,
+        },
+        "0121449f27010203040506000000000000fe00000000000000000700000000000000",
     );
 }
 
@@ -61,8 +71,8 @@ fn rows_keep_their_format() {
 fn digests_keep_their_meaning() {
     let mut state = State::default();
     let request = RequestId { incarnation: id(), born: 0, sequence: 1, acknowledged_below: 1 };
-    state.apply(&Entry { time: LogTime(9), request: Some(request), command: set("a", "1") }, &mut Vec::new());
-    state.apply(&entry(set("b", "1")), &mut Vec::new());
-    state.apply(&entry(Command::KvDelete { key: "b".into(), cas: None }), &mut Vec::new());
-    assert_eq!(format!("{:032x}", state.digest().0), "f4b184757dbca8bc84c7d5fbacae3d31");
+    state.apply(1, &Entry { time: LogTime(9), request: Some(request), command: set("a", "1") }, &mut Vec::new());
+    state.apply(1, &entry(set("b", "1")), &mut Vec::new());
+    state.apply(1, &entry(Command::KvDelete { key: "b".into(), cas: None }), &mut Vec::new());
+    assert_eq!(format!("{:032x}", state.digest().0), "2936a056d9916350916722f1ff5423be");
 }

@@ -25,6 +25,12 @@ fn set(key: &str, value: &str) -> Command {
     Command::KvSet { key: key.into(), value: value.to_owned().into(), flags: 0, cas: None }
 }
 
+/// Registers a node with nothing on it.
+fn register(name: &str) -> Command {
+    let node = catalog::Node { name: name.into(), address: "10.0.0.1".into(), ..Default::default() };
+    Command::Register(Registration { node, ..Default::default() })
+}
+
 fn entry(command: Command) -> Entry {
     Entry { time: LogTime(0), request: None, command }
 }
@@ -32,11 +38,11 @@ fn entry(command: Command) -> Entry {
 #[test]
 fn the_last_index_is_used_and_then_writes_are_refused() {
     let mut state = State { revision: MAX_REVISION - 2, ..State::default() };
-    let last = state.apply(&entry(set("a", "1")), &mut Vec::new());
+    let last = state.apply(1, &entry(set("a", "1")), &mut Vec::new());
     assert_eq!(last, Response { revision: MAX_REVISION - 1, reply: Reply::Done(true) });
 
     let mut touched = Vec::new();
-    let refused = state.apply(&entry(set("a", "2")), &mut touched);
+    let refused = state.apply(1, &entry(set("a", "2")), &mut touched);
     assert_eq!((refused.revision, touched), (MAX_REVISION - 1, Vec::new()));
     assert!(matches!(refused.reply, Reply::Refused(_)));
 }
@@ -44,7 +50,7 @@ fn the_last_index_is_used_and_then_writes_are_refused() {
 #[test]
 fn keys_and_values_beyond_their_limits_are_refused_and_those_at_them_are_not() {
     use crate::limits::{MAX_KEY, MAX_VALUE_CEILING};
-    let apply = |command| State::default().apply(&entry(command), &mut Vec::new()).reply;
+    let apply = |command| State::default().apply(1, &entry(command), &mut Vec::new()).reply;
     let with = |key: usize, value: usize| set(&"k".repeat(key), &"v".repeat(value));
     let delete = |key: usize| Command::KvDelete { key: "k".repeat(key).as_str().into(), cas: None };
     let delete_tree = |key: usize| Command::KvDeleteTree { prefix: "k".repeat(key).as_str().into() };
@@ -61,9 +67,9 @@ fn keys_and_values_beyond_their_limits_are_refused_and_those_at_them_are_not() {
 #[test]
 fn a_clone_does_not_see_later_changes() {
     let mut state = State::default();
-    state.apply(&entry(set("a", "1")), &mut Vec::new());
+    state.apply(1, &entry(set("a", "1")), &mut Vec::new());
     let before = state.clone();
-    state.apply(&entry(set("a", "2")), &mut Vec::new());
+    state.apply(1, &entry(set("a", "2")), &mut Vec::new());
     assert_eq!(before.kv().get(b"a").map(|row| &row.value[..]), Some(&b"1"[..]));
     assert_eq!(state.kv().get(b"a").map(|row| &row.value[..]), Some(&b"2"[..]));
 }
@@ -71,8 +77,8 @@ fn a_clone_does_not_see_later_changes() {
 #[test]
 fn a_lost_changed_or_foreign_row_is_found_at_load() {
     let mut state = State::default();
-    state.apply(&entry(set("a", "1")), &mut Vec::new());
-    state.apply(&entry(set("b", "1")), &mut Vec::new());
+    state.apply(1, &entry(set("a", "1")), &mut Vec::new());
+    state.apply(1, &entry(set("b", "1")), &mut Vec::new());
     let good = rows(&state);
     assert_eq!(rows(&load(good.clone()).unwrap()), good);
     assert_eq!(rows(&load(good.iter().rev().cloned()).unwrap()), good, "in any order");
@@ -104,12 +110,15 @@ fn every_field_of_the_header_is_in_the_digest() {
     kv.load_floor(1);
     let mut requests = base.requests.clone();
     requests.load_forgotten_before(1);
+    let mut indexes = base.indexes.clone();
+    indexes.raise(Subject::Session, 1);
     let changed = [
         State { revision: 1, ..base.clone() },
         State { entries: 1, ..base.clone() },
         State { log_time: LogTime(1), ..base.clone() },
         State { kv, ..base.clone() },
         State { requests, ..base.clone() },
+        State { indexes, ..base.clone() },
     ];
     for (n, state) in changed.iter().enumerate() {
         assert_ne!(state.digest(), base.digest(), "field {n}");

@@ -3,6 +3,7 @@
 //! taken apart into rows and put together again.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -10,9 +11,14 @@ use uuid::Uuid;
 
 use super::*;
 use crate::limits::{OPEN_REQUESTS, REQUEST_MEMORY, TOMBSTONE_TTL};
+use crate::state::session::Behavior;
 
 /// Few and nested, so that commands meet.
 const KEYS: [&str; 9] = ["a", "a/", "a/b", "a/b/c", "a/b/d", "a/c", "ab", "b", "\u{ff}"];
+/// Where the sessions are.
+const NODE: &str = "node";
+/// The term of all entries.
+const TERM: u64 = 1;
 const PREFIXES: [&str; 8] = ["", "a", "a/", "a/b", "a/b/", "b", "\u{ff}", "none"];
 
 #[derive(Debug, Clone)]
@@ -21,11 +27,16 @@ struct Row {
     flags: u64,
     created: u64,
     modified: u64,
+    holder: Option<Holder>,
+    locks: u64,
 }
 
 #[derive(Default)]
 struct Model {
     rows: BTreeMap<Key, Row>,
+    sessions: BTreeMap<Uuid, Session>,
+    /// Until when a key cannot be locked.
+    delays: BTreeMap<Key, LogTime>,
     revision: u64,
     time: LogTime,
     entries: u64,
@@ -78,7 +89,93 @@ impl Model {
     fn execute(&mut self, command: &Command) -> (Response, Vec<Key>) {
         let next = self.revision.max(1) + 1;
         let mut touched = Vec::new();
-        let done = match command {
+        let mut changed = false;
+        let reply = match command {
+            Command::KvAcquire { key, value, flags, session } => {
+                let old = self.rows.get(key).cloned();
+                let holder = old.as_ref().and_then(|row| row.holder);
+                if !self.sessions.contains_key(session) {
+                    Reply::Refused(String::new())
+                } else if holder.is_some_and(|holder| holder.session != *session)
+                    || (holder.is_none() && self.delays.get(key).is_some_and(|until| *until > self.time))
+                {
+                    Reply::Done(false)
+                } else {
+                    let fence = holder.map_or(next, |holder| holder.fence);
+                    let locks = old.as_ref().map_or(0, |row| row.locks) + u64::from(holder.is_none());
+                    let same = old.as_ref().is_some_and(|row| row.value == *value && row.flags == *flags);
+                    if holder.is_none() || !same {
+                        let created = old.map_or(next, |row| row.created);
+                        let holder = Some(Holder { session: *session, fence });
+                        let row = Row { value: value.clone(), flags: *flags, created, modified: next, holder, locks };
+                        self.rows.insert(key.clone(), row);
+                        touched.push(key.clone());
+                    }
+                    Reply::Granted { fence }
+                }
+            }
+            Command::KvRelease { key, value, flags, session, fence } => {
+                let held = self.rows.get_mut(key).filter(|row| {
+                    row.holder
+                        .is_some_and(|held| held.session == *session && fence.is_none_or(|fence| fence == held.fence))
+                });
+                let done = held.is_some();
+                if let Some(row) = held {
+                    *row = Row { value: value.clone(), flags: *flags, modified: next, holder: None, ..row.clone() };
+                    touched.push(key.clone());
+                }
+                Reply::Done(done)
+            }
+            Command::SessionCreate { id, session } => {
+                changed = !self.sessions.contains_key(id);
+                if changed {
+                    self.sessions.insert(*id, session.clone());
+                    Reply::Done(true)
+                } else {
+                    Reply::Refused(String::new())
+                }
+            }
+            Command::SessionDestroy { id } => {
+                changed = self.end(*id, next, &mut touched);
+                Reply::Done(true)
+            }
+            Command::SessionExpire { id, term } => {
+                changed = *term == TERM && self.end(*id, next, &mut touched);
+                Reply::Done(changed)
+            }
+            command => Reply::Done(self.write(command, next, &mut touched)),
+        };
+        if changed || !touched.is_empty() {
+            self.revision = next;
+        }
+        (Response { revision: self.revision, reply }, touched)
+    }
+
+    fn end(&mut self, id: Uuid, next: u64, touched: &mut Vec<Key>) -> bool {
+        let Some(session) = self.sessions.remove(&id) else { return false };
+        let held: Vec<Key> = self
+            .rows
+            .iter()
+            .filter(|(_, row)| row.holder.is_some_and(|h| h.session == id))
+            .map(|(k, _)| k.clone())
+            .collect();
+        for key in held {
+            match session.behavior {
+                Behavior::Delete => drop(self.rows.remove(&key)),
+                Behavior::Release => {
+                    let row = self.rows.get_mut(&key).unwrap();
+                    (row.holder, row.modified) = (None, next);
+                }
+            }
+            let until = self.delays.entry(key.clone()).or_default();
+            *until = (*until).max(self.time + session.lock_delay);
+            touched.push(key);
+        }
+        true
+    }
+
+    fn write(&mut self, command: &Command, next: u64, touched: &mut Vec<Key>) -> bool {
+        match command {
             Command::KvSet { key, value, flags, cas } => {
                 let old = self.rows.get(key);
                 let allowed = match cas {
@@ -88,7 +185,8 @@ impl Model {
                 };
                 if allowed && old.is_none_or(|row| row.value != *value || row.flags != *flags) {
                     let created = old.map_or(next, |row| row.created);
-                    let row = Row { value: value.clone(), flags: *flags, created, modified: next };
+                    let (holder, locks) = old.map_or((None, 0), |row| (row.holder, row.locks));
+                    let row = Row { value: value.clone(), flags: *flags, created, modified: next, holder, locks };
                     self.rows.insert(key.clone(), row);
                     touched.push(key.clone());
                 }
@@ -103,15 +201,12 @@ impl Model {
                 allowed
             }
             Command::KvDeleteTree { prefix } => {
-                touched = self.under(prefix.as_bytes()).map(|(key, _)| key.clone()).collect();
+                *touched = self.under(prefix.as_bytes()).map(|(key, _)| key.clone()).collect();
                 touched.iter().for_each(|key| drop(self.rows.remove(key)));
                 true
             }
-        };
-        if !touched.is_empty() {
-            self.revision = next;
+            other => panic!("not drawn: {other:?}"),
         }
-        (Response { revision: self.revision, reply: Reply::Done(done) }, touched)
     }
 
     fn under<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = (&'a Key, &'a Row)> {
@@ -138,12 +233,30 @@ fn draw() -> impl Strategy<Value = Draw> {
         6 => (key.clone(), 0..3u8, 0..2u64, cas.clone()).prop_map(|(key, value, flags, cas)| {
             Command::KvSet { key, value: Bytes::from(vec![value; usize::from(value)]), flags, cas }
         }),
-        3 => (key, cas).prop_map(|(key, cas)| Command::KvDelete { key, cas }),
+        3 => (key.clone(), cas).prop_map(|(key, cas)| Command::KvDelete { key, cas }),
+        5 => (key.clone(), 0..2u8, session()).prop_map(|(key, value, session)| {
+            Command::KvAcquire { key, value: Bytes::from(vec![value]), flags: 0, session }
+        }),
+        2 => (key, 0..2u8, session(), proptest::option::of(1..30u64)).prop_map(|(key, value, session, fence)| {
+            Command::KvRelease { key, value: Bytes::from(vec![value]), flags: 0, session, fence }
+        }),
+        3 => (session(), any::<bool>(), 0..5u64).prop_map(|(id, delete, delay)| {
+            let behavior = if delete { Behavior::Delete } else { Behavior::Release };
+            let lock_delay = Duration::from_millis(delay);
+            let session = Session { node: NODE.into(), ttl: Duration::from_secs(10), behavior, lock_delay, ..Session::default() };
+            Command::SessionCreate { id, session }
+        }),
+        1 => session().prop_map(|id| Command::SessionDestroy { id }),
+        1 => (session(), TERM - 1..TERM + 2).prop_map(|(id, term)| Command::SessionExpire { id, term }),
         1 => prefix.prop_map(|prefix| Command::KvDeleteTree { prefix }),
     ];
     let sequence = prop_oneof![20 => 1..8u64, 1 => 4090..4110u64];
     let request = proptest::option::of((0..4u8, sequence, 0..4u64));
     (elapsed, request, command).prop_map(|(elapsed, request, command)| Draw { elapsed, request, command })
+}
+
+fn session() -> impl Strategy<Value = Uuid> {
+    (1..4u128).prop_map(Uuid::from_u128)
 }
 
 /// A writer that is born at its first write, with what it knows then.
@@ -158,11 +271,20 @@ fn compare_reads(state: &State, model: &Model) {
     let kv = state.kv();
     assert_eq!((state.revision(), state.log_time(), state.entries()), (model.revision, model.time, model.entries));
     assert_eq!(kv.len(), model.rows.len());
+    let sessions: Vec<Uuid> = state.sessions().iter().map(|(id, _)| id).collect();
+    assert!(sessions.iter().eq(model.sessions.keys()));
+    let on_node: Vec<Uuid> = state.sessions().on_node(&NODE.to_uppercase()).map(|(id, _)| id).collect();
+    assert_eq!(on_node, sessions);
     for key in KEYS {
-        let found =
-            kv.get(key.as_bytes()).map(|row| (row.value.clone(), row.flags, row.create_index, row.modify_index));
+        let found = kv
+            .get(key.as_bytes())
+            .map(|row| (row.value.clone(), row.flags, row.create_index, row.modify_index, row.holder, row.lock_index));
         let expected = model.rows.get(&Key::from(key));
-        assert_eq!(found, expected.map(|row| (row.value.clone(), row.flags, row.created, row.modified)), "{key}");
+        assert_eq!(
+            found,
+            expected.map(|row| (row.value.clone(), row.flags, row.created, row.modified, row.holder, row.locks)),
+            "{key}"
+        );
     }
     for prefix in PREFIXES {
         let found: Vec<&Key> = kv.prefix(prefix.as_bytes()).map(|(key, _)| key).collect();
@@ -174,6 +296,14 @@ fn compare_reads(state: &State, model: &Model) {
             assert_eq!(page, rest, "{prefix} after {after}");
         }
     }
+}
+
+/// An answer without the words of a refusal.
+fn wordless(mut response: Response) -> Response {
+    if let Reply::Refused(why) = &mut response.reply {
+        why.clear();
+    }
+    response
 }
 
 /// The indexes of all reads: of each key, of each prefix, of the table.
@@ -227,6 +357,8 @@ proptest! {
     #[test]
     fn the_state_does_what_the_model_does(draws in proptest::collection::vec(draw(), 1..60), reload in 0..60usize) {
         let (mut state, mut model) = (State::default(), Model::default());
+        state.apply(TERM, &entry(register(NODE)), &mut Vec::new());
+        (model.revision, model.entries) = (state.revision(), state.entries());
         let mut births = BTreeMap::new();
         let mut older = state.clone();
         for (n, draw) in draws.into_iter().enumerate() {
@@ -234,11 +366,12 @@ proptest! {
             let entry = Entry { time: LogTime(model.time.0 + draw.elapsed), request, command: draw.command };
             let before = indexes(&state);
             let mut touched = Vec::new();
-            let response = state.apply(&entry, &mut touched);
+            let response = state.apply(TERM, &entry, &mut touched);
             let (expected, keys) = model.apply(&entry);
 
-            assert_eq!(response, expected, "{entry:?}");
-            let found: Vec<Key> = touched.iter().map(|touched| touched.key.clone()).collect();
+            assert_eq!(wordless(response.clone()), wordless(expected), "{entry:?}");
+            let found: Vec<Key> =
+                touched.iter().filter(|touched| touched.subject == Subject::Kv).map(|touched| touched.key.clone()).collect();
             assert!(touched.iter().all(|touched| touched.revision == response.revision));
             assert_eq!(found, keys);
             compare_reads(&state, &model);
