@@ -77,6 +77,18 @@ pub const CLOCK_RATE_PPM: u32 = 10_000;
 /// What a promised lease is shorter by than the clocks alone ask for: whatever is rounded to milliseconds on its way.
 pub const LEASE_MARGIN: Duration = Duration::from_millis(10);
 
+/// Shortest TTL of a session; `session_ttl_min` changes it. An election takes a second, and a holder must live through one.
+pub const SESSION_TTL_MIN: Duration = Duration::from_secs(1);
+/// Ends of sessions that a leader has proposed and the log has not decided: after an election very many may be due at once.
+pub const EXPIRIES_IN_FLIGHT: usize = 256;
+
+// --- The catalog ------------------------------------------------------------------------------------------------------
+
+/// How long a server is not heard before its `serfHealth` turns critical: as long as Consul's gossip takes on a LAN.
+pub const SILENCE: Duration = Duration::from_secs(5);
+/// How often a leader compares the catalog with the servers it has.
+pub const RECONCILE: Duration = Duration::from_millis(250);
+
 // --- Writes -----------------------------------------------------------------------------------------------------------
 
 /// Bytes of commands between admission and their answer. A full segment must be able to take them all after the disk has

@@ -94,7 +94,7 @@ pub async fn start_with(mut world: World, config: Config, open_checkpoint: OpenC
         server_port,
         version: env!("CARGO_PKG_VERSION"),
     };
-    let watches = Watches::default();
+    let watches = Watches::new(&world);
     let options = Options {
         cluster,
         member: Member { name: config.node_name.clone(), address: SocketAddr::new(advertise, server_port).to_string() },
@@ -105,7 +105,11 @@ pub async fn start_with(mut world: World, config: Config, open_checkpoint: OpenC
     };
     let raft = Raft::start(&world, options, wal, store, watches.observer()).await?;
     service.open(raft.clone());
-    let settings = Settings { default_query_time: config.default_query_time, max_query_time: config.max_query_time };
+    let settings = Settings {
+        default_query_time: config.default_query_time,
+        max_query_time: config.max_query_time,
+        session_ttl_min: config.session_ttl_min,
+    };
     let agent = Agent::new(&world, identity, settings, raft.clone(), watches);
     let http = http::serve(agent.clone(), http_config(&config)).await?;
     Ok(Node { id, raft, agent, http, rpc, _lock: lock })
@@ -196,6 +200,7 @@ impl Node {
         // First, while clients are still served: what they ask for meanwhile goes to the next leader.
         self.raft.step_down().await;
         self.http.shutdown().await;
+        self.agent.shutdown();
         self.raft.shutdown().await;
         if let Some(rpc) = self.rpc {
             rpc.shutdown().await;

@@ -20,6 +20,8 @@ use crate::raft::Duties;
 pub(super) enum Question {
     /// Which servers have answered you of late? [`Alive`].
     Alive,
+    /// Does this session live on? [`Renewed`](super::lessor::Renewed).
+    Renew(Uuid),
 }
 
 impl Stored for Question {
@@ -42,6 +44,7 @@ impl Duties for Inner {
         let unknown = |error| Error::Request(format!("this server does not know the question: {error}"));
         match codec::open(&question).map_err(unknown)? {
             Question::Alive => seal(&Alive(self.raft.alive())),
+            Question::Renew(session) => seal(&self.lessor.renew(&self.raft, session).await?),
         }
     }
 }

@@ -7,28 +7,33 @@
 
 mod duties;
 pub mod leases;
+mod lessor;
 mod members;
 mod query;
+mod registrar;
+mod sessions;
 mod watch;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use uuid::Uuid;
 
 use crate::error::Result;
 use crate::limits;
-use crate::raft::{Duties, Observer, Raft};
-use crate::state::{Command, RequestId, Response};
-use crate::world::World;
+use crate::raft::{Duties, Observer, Raft, View};
+use crate::state::{Command, RequestId, Response, State, Touched};
+use crate::world::{Task, World};
 
 pub use crate::raft::Server;
 pub use members::{Life, Member};
 pub use query::{Answer, Consistency, Found, ReadOptions};
+pub use sessions::Alive;
 pub use watch::Scope;
 
+use lessor::Lessor;
 use watch::WatchIndex;
 
 /// Who this node is.
@@ -57,19 +62,42 @@ pub struct Settings {
     pub default_query_time: Duration,
     /// The longest that it waits.
     pub max_query_time: Duration,
+    /// The shortest TTL of a session that is taken.
+    pub session_ttl_min: Duration,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Settings { default_query_time: limits::DEFAULT_QUERY_TIME, max_query_time: limits::MAX_QUERY_TIME }
+        Settings {
+            default_query_time: limits::DEFAULT_QUERY_TIME,
+            max_query_time: limits::MAX_QUERY_TIME,
+            session_ttl_min: limits::SESSION_TTL_MIN,
+        }
     }
 }
 
-/// The changes that agents wait for: made before raft is started, so that no published state is missed.
-#[derive(Clone, Default)]
-pub struct Watches(Arc<WatchIndex>);
+/// What follows every published state: made before raft is started, so that none is missed.
+#[derive(Clone)]
+pub struct Watches(Arc<Following>);
+
+struct Following {
+    waits: Arc<WatchIndex>,
+    lessor: Arc<Lessor>,
+}
+
+impl Observer for Following {
+    fn published(&self, view: &Arc<View>, touched: Option<&[Touched]>) {
+        self.waits.published(view, touched);
+        self.lessor.published(view, touched);
+    }
+}
 
 impl Watches {
+    /// Nothing is waited for yet.
+    pub fn new(world: &World) -> Self {
+        Watches(Arc::new(Following { waits: Arc::default(), lessor: Arc::new(Lessor::new(world)) }))
+    }
+
     /// What raft tells of every published state.
     pub fn observer(&self) -> Arc<dyn Observer> {
         self.0.clone()
@@ -88,16 +116,29 @@ struct Inner {
     settings: Settings,
     raft: Raft,
     watch: Arc<WatchIndex>,
+    lessor: Arc<Lessor>,
+    /// What runs until the node stops.
+    tasks: OnceLock<[Task<()>; 2]>,
 }
 
 impl Agent {
     /// The agent of a server.
     pub fn new(world: &World, identity: Identity, settings: Settings, raft: Raft, watches: Watches) -> Agent {
-        watches.0.starting_at(raft.view().state.revision());
-        let inner = Arc::new(Inner { world: world.clone(), identity, settings, raft, watch: watches.0 });
+        let (watch, lessor) = (watches.0.waits.clone(), watches.0.lessor.clone());
+        watch.starting_at(raft.view().state.revision());
+        let tasks = OnceLock::new();
+        let inner =
+            Arc::new(Inner { world: world.clone(), identity, settings, raft, watch, lessor: lessor.clone(), tasks });
         let duties: Arc<dyn Duties> = inner.clone();
         inner.raft.serve(&duties);
+        let leases = world.spawn(lessor.run(inner.raft.clone()));
+        let _ = inner.tasks.set([leases, world.spawn(registrar::run(inner.clone()))]);
         Agent { inner }
+    }
+
+    /// Stops what runs beside the requests.
+    pub fn shutdown(&self) {
+        self.inner.tasks.get().into_iter().flatten().for_each(Task::abort);
     }
 
     /// Has the cluster agree on a write; returns what came of it.
@@ -170,9 +211,20 @@ impl Agent {
             ("keys", view.state.kv().len().to_string()),
             ("log_time_ms", view.state.log_time().0.to_string()),
             ("revision", view.state.revision().to_string()),
+            ("sessions", view.state.sessions().len().to_string()),
+            ("leases", self.inner.lessor.count().to_string()),
         ]);
         let build = BTreeMap::from([("version", self.inner.identity.version.to_string())]);
         BTreeMap::from([("build", build), ("consul", consul), ("raft", self.inner.raft.stats()), ("state", state)])
+    }
+
+    /// A state for a read that waits for nothing: linearizable, unless `options` ask for less.
+    ///
+    /// # Errors
+    /// As [`Agent::read`].
+    pub async fn glance<T>(&self, options: &ReadOptions, look: impl Fn(&State) -> T) -> Result<Answer<T>> {
+        let view = self.view(options).await?;
+        Ok(self.answer(Found { value: Some(look(&view.state)), index: view.state.revision() }))
     }
 
     /// The node's world.

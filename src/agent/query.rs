@@ -102,7 +102,7 @@ impl Agent {
         }
     }
 
-    async fn view(&self, options: &ReadOptions) -> Result<Arc<View>> {
+    pub(super) async fn view(&self, options: &ReadOptions) -> Result<Arc<View>> {
         let stale = options.consistency == Consistency::Stale || options.max_stale.is_some();
         if stale
             && options.max_stale.is_none_or(|max| self.inner.raft.last_contact().is_some_and(|contact| contact <= max))
@@ -125,7 +125,7 @@ impl Agent {
         wait + Duration::from_millis(self.inner.world.entropy.below(spread.saturating_add(1)))
     }
 
-    fn answer<T>(&self, found: Found<T>) -> Answer<T> {
+    pub(super) fn answer<T>(&self, found: Found<T>) -> Answer<T> {
         let contact = self.inner.raft.last_contact();
         Answer {
             value: found.value,

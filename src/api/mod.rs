@@ -6,10 +6,14 @@
 //! Start with [`kv`]; [`json`] is how a body is written.
 
 pub mod agent;
+pub mod catalog;
+pub mod decode;
 pub mod duration;
 pub mod json;
 pub mod kv;
 pub mod operator;
+pub mod session;
+pub mod txn;
 
 /// The text of a 500 that Consul's clients take for "try again": there is no leader, or it cannot be reached.
 pub const NO_LEADER: &str = "No cluster leader";

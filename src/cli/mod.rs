@@ -16,6 +16,7 @@ mod info;
 mod kv;
 mod members;
 mod operator;
+mod session;
 mod table;
 mod version;
 
@@ -62,6 +63,9 @@ enum Command {
     /// Looks after the cluster
     #[command(subcommand)]
     Operator(operator::Operator),
+    /// Makes, renews and ends sessions, which hold locks
+    #[command(subcommand)]
+    Session(session::Sessions),
     /// Prints the version
     Version(version::Version),
 }
@@ -136,6 +140,7 @@ async fn dispatch(cx: &mut Context, command: Command) -> anyhow::Result<ExitCode
         Command::Kv(kv) => kv::run(cx, kv).await,
         Command::Members(members) => members::run(cx, members).await,
         Command::Operator(operator) => operator::run(cx, operator).await,
+        Command::Session(session) => session::run(cx, session).await,
         Command::Version(version) => version::run(cx, &version),
     }
 }

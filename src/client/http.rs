@@ -19,7 +19,7 @@ use tokio::sync::Mutex;
 use super::address::Address;
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::world::{BoxStream, World};
+use crate::world::{BoxStream, Instant, World};
 
 /// A client of one agent.
 pub struct Http {
@@ -110,6 +110,11 @@ impl Http {
     /// Whom this client talks to.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// The time by this client's monotonic clock.
+    pub(super) fn now(&self) -> Instant {
+        self.world.clock.now()
     }
 
     /// Sends a request and waits for its reply.

@@ -11,6 +11,7 @@ pub mod agent;
 pub mod http;
 pub mod kv;
 pub mod operator;
+pub mod session;
 mod status;
 
 #[cfg(test)]

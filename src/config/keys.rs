@@ -349,7 +349,7 @@ static TABLE: &[Key] = &[
     key("server_rejoin_age_max", Duration, Idle("a server may come back after any time")),
     key("service", Any, Idle(NO_CATALOG)),
     key("services", Any, Idle(NO_CATALOG)),
-    key("session_ttl_min", Duration, Idle("sessions do not exist yet")),
+    key("session_ttl_min", Duration, Used),
     key("skip_leave_on_interrupt", Bool, Used),
     key("start_join", Texts, Used),
     key("start_join_wan", Texts, Idle(NO_WAN)),

@@ -49,6 +49,8 @@ pub struct Config {
     pub default_query_time: Duration,
     /// The longest that a blocking query waits.
     pub max_query_time: Duration,
+    /// The shortest TTL of a session that is taken.
+    pub session_ttl_min: Duration,
     /// What is logged.
     pub log_level: LogLevel,
     /// Whether log lines are JSON.

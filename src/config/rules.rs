@@ -51,6 +51,7 @@ pub fn config(merged: &Merged, dev: bool, net: &dyn Network, mut warnings: Vec<S
         limits: client_limits(&read)?,
         default_query_time,
         max_query_time,
+        session_ttl_min: read.duration("session_ttl_min", limits::SESSION_TTL_MIN)?,
         log_level: read.parsed("log_level", log_level)?.unwrap_or(LogLevel::Info),
         log_json: read.flag("log_json", false),
         enable_debug: read.flag("enable_debug", false),

@@ -51,6 +51,11 @@ pub async fn read(world: &World, headers: &HeaderMap, body: Body, limit: &Limit)
     result
 }
 
+/// The refusal of a JSON body, in Consul's words.
+pub fn undecoded(error: crate::api::decode::DecodeError) -> Failure {
+    Failure::bad_request(format!("Request decode failed: {error}"))
+}
+
 fn too_large(limit: &Limit, size: &str) -> Failure {
     let Limit { name, bytes, key } = limit;
     let text = format!("{name} too large: {size}, the limit is {bytes} bytes ({key})");

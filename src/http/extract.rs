@@ -64,6 +64,12 @@ pub fn key(uri: &Uri) -> Result<Key, Failure> {
     Ok(Key::from(&key[..]))
 }
 
+/// What follows a route in the path, as text, decoded once. May be empty.
+pub fn rest(uri: &Uri, route: &str) -> Result<String, Failure> {
+    let bytes = decode(uri.path().strip_prefix(route).unwrap_or_default(), false)?;
+    String::from_utf8(bytes.into_owned()).map_err(|_| Failure::bad_request("Invalid URL: the name is not UTF-8"))
+}
+
 /// The client's own request id, if it sent one. One that does not say when it was born is taken for as young as the state
 /// is: `newest`.
 pub fn request_id(headers: &HeaderMap, newest: u64) -> Result<Option<RequestId>, Failure> {
@@ -131,6 +137,20 @@ impl<'a> Query<'a> {
     /// The value as text; bytes that are not UTF-8 show as U+FFFD, which no parser of a value takes.
     pub fn text(&self, name: &str) -> Option<Cow<'_, str>> {
         self.bytes(name).map(String::from_utf8_lossy)
+    }
+
+    /// The values of a parameter that may repeat, as text.
+    pub fn texts(&self, name: &str) -> impl Iterator<Item = String> {
+        let named = self.parameters.iter().filter(move |parameter| *parameter.name == *name.as_bytes());
+        named.map(|parameter| String::from_utf8_lossy(&parameter.value).into_owned())
+    }
+
+    /// Refuses filter expressions: an answer that ignored one would hold what was not asked for.
+    pub fn refuse_filter(&self) -> Result<(), Failure> {
+        match self.filled("filter") {
+            None => Ok(()),
+            Some(_) => Err(Failure::bad_request("Filter expressions are not supported yet: filter the answer instead")),
+        }
     }
 
     /// The value as text unless it is empty: for parameters where `?name=` means the same as nothing.

@@ -157,12 +157,12 @@ pub async fn delete(call: Call) -> Outcome {
 }
 
 /// What came of a write.
-fn done(reply: Reply) -> Outcome {
+pub fn done(reply: Reply) -> Outcome {
     match reply {
         Reply::Done(done) => Ok(reply::done(done)),
         Reply::Granted { fence } => Ok(reply::fenced(reply::done(true), fence)),
-        Reply::Committed(_) | Reply::RolledBack(_) => {
-            Err(Failure::internal("bug: a transaction's answer to a write of a key"))
+        Reply::Session(_) | Reply::Committed(_) | Reply::RolledBack(_) => {
+            Err(Failure::internal("bug: the answer to another kind of write"))
         }
         Reply::Refused(text) => Err(Failure::bad_request(text)),
         Reply::Forgotten => Err(Failure::internal(

@@ -4,12 +4,14 @@
 //! size, wait and count is bounded before anything is allocated for it.
 //!
 //! Start with [`routes`], the one table of everything that is served. Then a request's way: [`server`] accepts,
-//! [`extract`] reads path and parameters, [`body`] the value, a file per family (`kv`, `status`, `agent`, `operator`) does the
-//! work, and [`reply`] writes the headers that Consul's clients rely on.
+//! [`extract`] reads path and parameters, [`body`] the value, a file per family (`kv`, `session`, `txn`, `catalog`, `health`,
+//! `status`, `agent`, `operator`) does the work, and [`reply`] writes the headers that Consul's clients rely on.
 
 mod agent;
 mod body;
+mod catalog;
 mod extract;
+mod health;
 mod kv;
 mod listing;
 mod operator;
@@ -17,9 +19,12 @@ mod patience;
 mod reply;
 pub mod routes;
 mod server;
+mod session;
+mod shown;
 mod status;
 #[cfg(test)]
 mod testing;
+mod txn;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,7 +33,7 @@ use http::request::Parts;
 use tokio::sync::watch;
 
 use crate::agent::{Agent, Answer, Found, ReadOptions, Scope};
-use crate::api::json::Style;
+use crate::api::json::{self, Style};
 use crate::error::Error;
 use crate::limits;
 use crate::state::State;
@@ -121,6 +126,17 @@ impl Call {
         query.check_tenancy(&self.head.headers)?;
         query.check_datacenter(&self.edge.agent.identity().datacenter)?;
         Ok(query)
+    }
+
+    /// Answers a read of anything but keys, whose index is that of its whole subject.
+    async fn answer_subject<T: serde::Serialize>(&self, scope: Scope, find: impl Fn(&State) -> Option<T>) -> Outcome {
+        let query = self.query()?;
+        let options = query.read_options()?;
+        let subject = scope.subject();
+        let found = |state: &State| Found { value: find(state), index: state.index_of(subject) };
+        let answer = self.edge.read(&options, scope, found).await?;
+        let headers = reply::indexed(&answer);
+        Ok(reply::json(&self.head.headers, headers, json::to_vec(&answer.value, self.style(&query))))
     }
 
     /// How JSON is to be laid out.

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::fmt;
 use std::io::Write;
+use std::time::Duration;
 
 use axum_core::body::Body;
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-def
 pub const NEXT: HeaderName = HeaderName::from_static("x-quorate-next");
 /// The fence that a key is held under (G2).
 pub const FENCE: HeaderName = HeaderName::from_static("x-quorate-fence");
+/// For how many milliseconds from before its request a client may believe in its session (G1).
+pub const LEASE: HeaderName = HeaderName::from_static("x-quorate-lease-ms");
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -145,6 +148,14 @@ pub fn done(done: bool) -> Response {
 pub fn fenced(mut response: Response, fence: u64) -> Response {
     response.headers_mut().insert(FENCE, fence.into());
     response
+}
+
+/// The headers of an answer about a session that lives.
+pub fn leased(lease: Option<Duration>) -> HeaderMap {
+    let millis = |lease: Duration| HeaderValue::from(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
+    let mut headers = HeaderMap::with_capacity(HEADERS);
+    headers.extend(lease.map(|lease| (LEASE, millis(lease))));
+    headers
 }
 
 /// A JSON document.

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::reply::{self, Response};
 use super::server::Answers;
-use super::{Call, Edge, Outcome, agent, kv, operator, status};
+use super::{Call, Edge, Outcome, agent, catalog, health, kv, operator, session, status, txn};
 
 /// A handler's answer in the making.
 type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -47,6 +47,120 @@ pub static ROUTES: &[Route] = &[
         path: "/v1/kv/{*key}",
         docs: "Deletes a key: always, only at a given index (`cas`), or with all keys that begin with it (`recurse`).",
         handler: |call, _| answer(kv::delete(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/session/list",
+        docs: "Lists the sessions (blocking).",
+        handler: |call, _| answer(session::all(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/session/info/{*id}",
+        docs: "Shows a session, or an empty list (blocking).",
+        handler: |call, _| answer(session::info(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/session/node/{*node}",
+        docs: "Lists the sessions of a node (blocking).",
+        handler: |call, _| answer(session::node(call)),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v1/session/create",
+        docs: "Makes a session, which can hold locks.",
+        handler: |call, body| answer(session::create(call, body)),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v1/session/destroy/{*id}",
+        docs: "Ends a session and lets go of its locks.",
+        handler: |call, _| answer(session::destroy(call)),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v1/session/renew/{*id}",
+        docs: "Renews a session, and says for how long its holder may rely on it.",
+        handler: |call, _| answer(session::renew(call)),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v1/txn",
+        docs: "Does several things or none of them.",
+        handler: |call, body| answer(txn::put(call, body)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/catalog/datacenters",
+        docs: "Lists the datacenters.",
+        handler: |call, _| answer(catalog::datacenters(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/catalog/nodes",
+        docs: "Lists the nodes (blocking).",
+        handler: |call, _| answer(catalog::nodes(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/catalog/services",
+        docs: "Lists the services with their tags (blocking).",
+        handler: |call, _| answer(catalog::services(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/catalog/service/{*name}",
+        docs: "Lists the instances of a service with their nodes (blocking).",
+        handler: |call, _| answer(catalog::service(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/catalog/node/{*node}",
+        docs: "Shows a node with its services (blocking).",
+        handler: |call, _| answer(catalog::node(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/catalog/node-services/{*node}",
+        docs: "Shows a node with its services as a list (blocking).",
+        handler: |call, _| answer(catalog::node_services(call)),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v1/catalog/register",
+        docs: "Registers a node, a service and checks.",
+        handler: |call, body| answer(catalog::register(call, body)),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v1/catalog/deregister",
+        docs: "Deregisters a node, a service or a check.",
+        handler: |call, body| answer(catalog::deregister(call, body)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/health/node/{*node}",
+        docs: "Lists the checks on a node (blocking).",
+        handler: |call, _| answer(health::node(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/health/checks/{*service}",
+        docs: "Lists the checks of a service (blocking).",
+        handler: |call, _| answer(health::checks(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/health/service/{*service}",
+        docs: "Lists the instances of a service with their checks (blocking), only those that pass (`passing`) if asked to.",
+        handler: |call, _| answer(health::service(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/health/state/{*state}",
+        docs: "Lists the checks in a state (blocking).",
+        handler: |call, _| answer(health::state(call)),
     },
     Route {
         method: Method::GET,

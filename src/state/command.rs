@@ -179,6 +179,8 @@ pub enum Reply {
         /// The fence it is held under (G2).
         fence: u64,
     },
+    /// The session was created.
+    Session(Uuid),
     /// The transaction was executed; this is what its operations gave, in order.
     Committed(Vec<Given>),
     /// These operations of the transaction failed, so nothing was changed.

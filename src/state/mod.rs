@@ -37,6 +37,8 @@ pub use subject::Subject;
 
 use std::collections::BTreeSet;
 
+use uuid::Uuid;
+
 use delays::Delays;
 use requests::{Admission, Place, Requests};
 use subject::Indexes;
@@ -67,6 +69,13 @@ pub struct Touched {
     pub subject: Subject,
     /// Which of them.
     pub key: Key,
+}
+
+impl Touched {
+    /// The session, if it concerns one.
+    pub fn session(&self) -> Option<Uuid> {
+        if self.subject == Subject::Session { Uuid::from_slice(self.key.as_bytes()).ok() } else { None }
+    }
 }
 
 /// One command as it is executed: what it may use, and what it leaves behind.
@@ -172,7 +181,7 @@ impl State {
             Command::KvRelease { key, value, flags, session, fence } => {
                 self.kv.release(key, value, *flags, (*session, *fence), step)?
             }
-            Command::SessionCreate { id, session } => self.create_session(*id, session, step)?,
+            Command::SessionCreate { id, session } => return self.create_session(*id, session, step),
             Command::SessionDestroy { id } => self.destroy_session(*id, step)?,
             Command::SessionExpire { id, term } => self.expire_session(*id, *term, step)?,
             Command::Txn(operations) => return self.transact(operations, step),

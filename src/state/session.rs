@@ -209,7 +209,7 @@ impl State {
     }
 
     /// Creates a session under an id that the proposer drew.
-    pub(super) fn create_session(&mut self, id: Uuid, session: &Session, step: &mut Step<'_>) -> Result<bool> {
+    pub(super) fn create_session(&mut self, id: Uuid, session: &Session, step: &mut Step<'_>) -> Result<Reply> {
         check(session)?;
         if id.is_nil() || self.sessions.get(id).is_some() {
             return Err(Error::Request(format!("the id {id} cannot be a new session's")));
@@ -229,7 +229,7 @@ impl State {
         }
         self.sessions.load(key_of(id), SessionRow { session, create_index: step.revision });
         step.touch(Subject::Session, key_of(id));
-        Ok(true)
+        Ok(Reply::Session(id))
     }
 
     /// Ends a session that was told to end; one that does not exist has ended.

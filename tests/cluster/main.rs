@@ -5,6 +5,7 @@
 #[path = "../support/cluster.rs"]
 mod cluster;
 mod life;
+mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support/witness.rs"]

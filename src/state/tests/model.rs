@@ -130,7 +130,7 @@ impl Model {
                 changed = !self.sessions.contains_key(id);
                 if changed {
                     self.sessions.insert(*id, session.clone());
-                    Reply::Done(true)
+                    Reply::Session(*id)
                 } else {
                     Reply::Refused(String::new())
                 }

@@ -152,6 +152,7 @@ impl Runner {
         let mut touched = Vec::new();
         let response = self.state.apply(self.term.max(1), &Entry { time: self.time, request, command }, &mut touched);
         let mut output = match response.reply {
+            Reply::Session(_) => "true".into(),
             Reply::Granted { fence } => format!("granted under fence {fence}"),
             Reply::Committed(given) => format!("{}committed", show_given(&given)),
             Reply::RolledBack(failures) => format!("{}rolled back", show_failures(&failures)),
