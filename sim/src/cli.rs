@@ -165,14 +165,16 @@ fn one<E: Engine>(args: &Args) -> bool {
 }
 
 fn drawn(scene: &Scene) -> String {
-    let Scene { seed, nodes, spare, setup, span, tick, latency, jitter, draw, mix } = scene;
+    let Scene { seed, nodes, spare, setup, span, tick, latency, jitter, draw, mix, locks } = scene;
+    let crate::workload::locks::Mix { lockers, locks, ttl } = locks;
     let crate::server::Setup { checkpoint_every, trailing, .. } = setup;
     let crate::workload::kv::Mix { clients, keys, reads, deletes, compares, abandons, pause, padding } = mix;
     format!(
         "seed     {seed}\ncluster  {nodes} servers and {spare} to join, {span:?} of storm, steps of {tick:?}, latency to {latency:?}, \
          jitter {jitter}‰\nlog      a checkpoint every {checkpoint_every:?}, {trailing} entries behind it\n\
          clients  {clients} on {keys} keys, pause to {pause:?}; {reads}‰ reads, {deletes}‰ deletes, {compares}‰ compares, \
-         {abandons}‰ abandoned, values of {padding} bytes\nfaults   {draw}"
+         {abandons}‰ abandoned, values of {padding} bytes\n\
+         lockers  {lockers} on {locks} locks, sessions of up to {ttl} s\nfaults   {draw}"
     )
 }
 
@@ -183,12 +185,13 @@ fn hash_line(report: &Report) -> String {
 
 fn summary(report: &Report, took: Duration) -> String {
     let (operations, answered) = report.operations;
+    let (holds, fenced) = report.locks;
     let (hash, events) = report.trace;
     let seconds = report.time.as_secs_f64();
     let together = report.together_after.map_or_else(|| "never".into(), |after| format!("after {after:?}"));
     format!(
         "result   {seconds:.1} virtual seconds in {:.2} s ({:.0} per second); {operations} operations ({:.0} per virtual second), {answered} answered; \
-         {} starts; together {together}\ntrace    {hash:016x} of {events} events\n\n{}",
+         {holds} holds of locks, {fenced} fenced writes; {} starts; together {together}\ntrace    {hash:016x} of {events} events\n\n{}",
         took.as_secs_f64(),
         seconds / took.as_secs_f64(),
         operations as f64 / seconds,
@@ -222,6 +225,7 @@ struct Totals {
     time: Duration,
     operations: usize,
     answered: usize,
+    locks: (usize, usize),
     boots: u64,
     gave_up: usize,
     faults: BTreeMap<Kind, u64>,
@@ -236,6 +240,8 @@ impl Totals {
         self.time += report.time;
         self.operations += report.operations.0;
         self.answered += report.operations.1;
+        self.locks.0 += report.locks.0;
+        self.locks.1 += report.locks.1;
         self.boots += u64::from(report.boots);
         self.gave_up += report.checks.gave_up();
         for (kind, count) in &report.faults {
@@ -304,6 +310,8 @@ fn table(totals: &Totals, took: Duration) -> String {
     row("operations", totals.operations.to_string());
     row("  per virtual second", format!("{:.0}", totals.operations as f64 / totals.time.as_secs_f64()));
     row("  answered", totals.answered.to_string());
+    row("holds of locks", totals.locks.0.to_string());
+    row("fenced writes", totals.locks.1.to_string());
     row("starts of servers", totals.boots.to_string());
     for (kind, count) in &totals.faults {
         row(&format!("fault {kind}"), count.to_string());

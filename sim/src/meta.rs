@@ -13,6 +13,9 @@ use crate::run::{self, Options};
 use crate::trace::Sink;
 use crate::world::hold;
 
+/// Seeds whose traces are kept at once: each has tens of megabytes.
+const BATCH: u64 = 4;
+
 /// Compares traces of `count` seeds; `replay` is what another process needs to run one of them. Says what it finds, and
 /// returns whether all is well.
 ///
@@ -25,17 +28,21 @@ pub fn meta<E: Engine>(
     replay: impl Fn(u64) -> Vec<String>,
 ) -> io::Result<bool> {
     let mut same = true;
-    let mut first = Vec::new();
-    for seed in from..from + count {
-        let once = trace_of::<E>(seed, options);
-        let lines = once.iter().filter(|byte| **byte == b'\n').count();
-        same &= compare(seed, "a second run", &once, &trace_of::<E>(seed, options));
-        same &= compare(seed, "another process", &once, &elsewhere(&replay(seed))?);
-        println!("seed {seed}: {lines} events");
-        first.push(once);
-    }
-    for (seed, (once, beside)) in (from..).zip(first.iter().zip(side_by_side::<E>(from, count, options))) {
-        same &= compare(seed, "two threads", once, &beside);
+    for begin in (from..from + count).step_by(BATCH as usize) {
+        let batch = begin..(begin + BATCH).min(from + count);
+        let mut first = Vec::new();
+        for seed in batch.clone() {
+            let once = trace_of::<E>(seed, options);
+            let lines = once.iter().filter(|byte| **byte == b'\n').count();
+            same &= compare(seed, "a second run", &once, &trace_of::<E>(seed, options));
+            same &= compare(seed, "another process", &once, &elsewhere(&replay(seed))?);
+            println!("seed {seed}: {lines} events");
+            first.push(once);
+        }
+        let beside = side_by_side::<E>(begin, first.len() as u64, options);
+        for (seed, (once, beside)) in batch.zip(first.iter().zip(beside)) {
+            same &= compare(seed, "two threads", once, &beside);
+        }
     }
     println!("{}", if same { "the same seeds gave the same traces" } else { "NOT DETERMINISTIC" });
     Ok(same)

@@ -16,7 +16,7 @@ use crate::check::NodeView;
 use crate::event;
 use crate::server::Server;
 use crate::workload::http::{Http, Reply};
-use crate::workload::{Phase, Shared, kv};
+use crate::workload::{Phase, Shared, kv, locks};
 use crate::world::hold;
 
 /// Between two looks.
@@ -38,7 +38,14 @@ pub struct Observations {
 }
 
 /// Looks until calm has brought all servers together, or should have; then audits the keys.
-pub async fn observe(number: u32, world: World, shared: Arc<Shared>, servers: Vec<Arc<Server>>, keys: Vec<String>) {
+pub async fn observe(
+    number: u32,
+    world: World,
+    shared: Arc<Shared>,
+    servers: Vec<Arc<Server>>,
+    keys: Vec<String>,
+    locks: locks::Mix,
+) {
     let mut lines: Vec<Http> = shared.servers.iter().map(|server| Http::new(&world, *server)).collect();
     let mut calm_since = None;
     while shared.phase() != Phase::Over {
@@ -60,6 +67,8 @@ pub async fn observe(number: u32, world: World, shared: Arc<Shared>, servers: Ve
                 hold(&shared.observations).together_after = Some(waited);
                 let answered = kv::audit(number, world.clone(), shared.clone(), &enlisted(&servers), &keys).await;
                 fail(&shared, !answered, || "a read in calm was not answered".into());
+                let free = locks::audit(&world, &shared, &enlisted(&servers), &locks).await;
+                fail(&shared, free.is_err(), || free.unwrap_err());
                 shared.enter(Phase::Over);
             } else if waited > TOGETHER {
                 let views: Vec<String> = views.iter().map(shown).collect();

@@ -24,7 +24,7 @@ use crate::rng::Rng;
 use crate::server::{Server, Setup};
 use crate::trace;
 use crate::workload::kv::{self, Mix};
-use crate::workload::{Phase, Shared, operator};
+use crate::workload::{Phase, Shared, locks, operator};
 use crate::world::{Machine, hold};
 
 /// How long calm may last before the run is ended: the observer should have ended it long before.
@@ -67,6 +67,8 @@ pub struct Scene {
     pub draw: Draw,
     /// What the clients do.
     pub mix: Mix,
+    /// What the lockers do.
+    pub locks: locks::Mix,
 }
 
 impl Scene {
@@ -96,6 +98,7 @@ impl Scene {
             jitter: if rng.chance(500) { rng.below(300) } else { 0 },
             draw: Draw::new(seed, nodes + spare, spare, span, &options.faults),
             mix: Mix::draw(seed),
+            locks: locks::Mix::draw(seed),
         }
     }
 
@@ -104,11 +107,12 @@ impl Scene {
         self.nodes + self.spare
     }
 
-    /// The hosts' names: servers, clients, the operator, the observer.
+    /// The hosts' names: servers, clients, lockers, the operator, the observer.
     pub fn names(&self) -> Vec<String> {
         let servers = (1..=self.servers()).map(|number| format!("n{number}"));
         let clients = (1..=self.mix.clients).map(|number| format!("c{number}"));
-        servers.chain(clients).chain(["op".into(), "obs".into()]).collect()
+        let lockers = (1..=self.locks.lockers).map(|number| format!("l{number}"));
+        servers.chain(clients).chain(lockers).chain(["op".into(), "obs".into()]).collect()
     }
 
     /// Sets the scene up on hosts with these addresses, in the order of [`Self::names`].
@@ -116,10 +120,14 @@ impl Scene {
         let machines: Vec<Arc<Machine>> = self.names().iter().map(|name| Machine::new(self.seed, name)).collect();
         let count = self.servers();
         let mut rng = Rng::named(self.seed, "machines");
+        // Up to ρ = 1 % either way.
+        let mut drift = |machine: &Machine| machine.drift.set_rate(rng.between(0, 20_000) as i64 - 10_000);
         for machine in &machines[..count] {
-            // Up to ρ = 1 % either way.
-            machine.drift.set_rate(rng.between(0, 20_000) as i64 - 10_000);
+            drift(machine);
             machine.gate.set_jitter(self.jitter);
+        }
+        for machine in machines.iter().filter(|machine| machine.name.starts_with('l')) {
+            drift(machine);
         }
         let servers = Server::all(&machines[..count], &ips[..count], &self.setup);
         let shared = Shared::new(servers.iter().map(|server| server.http_addr()).collect());
@@ -160,12 +168,16 @@ impl Stage {
         let last = self.clients.len() - 1;
         let each = self.clients.iter().enumerate().map(|(number, (ip, machine))| {
             let (shared, mix, seed) = (self.shared.clone(), self.scene.mix.clone(), self.scene.seed);
+            let (locks, machine_of) = (self.scene.locks.clone(), machine.clone());
             let (servers, id) = (self.servers.clone(), number as u32 + 1);
             let client: Client = if number == last {
-                Box::new(move |world| Box::pin(observer::observe(id, world, shared, servers, mix.names())))
+                Box::new(move |world| Box::pin(observer::observe(id, world, shared, servers, mix.names(), locks)))
             } else if number == last - 1 {
                 let rng = Rng::named(seed, "operator");
                 Box::new(move |world| Box::pin(operator::run(world, shared, servers, rng)))
+            } else if id > mix.clients {
+                let rng = Rng::named(seed, &format!("locker/{id}"));
+                Box::new(move |world| Box::pin(locks::locker(id, world, machine_of, shared, locks, rng)))
             } else {
                 let rng = Rng::named(seed, &format!("client/{id}"));
                 Box::new(move |world| Box::pin(kv::client(id, world, shared, mix, rng)))
@@ -203,6 +215,8 @@ pub struct Report {
     pub time: Duration,
     /// Operations of clients, and how many of them were answered.
     pub operations: (usize, usize),
+    /// Holds of locks, and writes fenced by them.
+    pub locks: (usize, usize),
     /// Faults that came to pass.
     pub faults: BTreeMap<Kind, u64>,
     /// A line for each.
@@ -268,7 +282,8 @@ pub fn run<E: Engine>(
 fn report(stage: Stage, trace: (u64, u64)) -> Report {
     let history = hold(&stage.shared.history).history().clone();
     let observations = std::mem::take(&mut *hold(&stage.shared.observations));
-    let checks = check::run(&history, &observations.views, check::linear::BUDGET);
+    let book = std::mem::take(&mut *hold(&stage.shared.book));
+    let checks = check::run(&history, &book, &observations.views, check::linear::BUDGET);
     let mut violations: Vec<(&'static str, String)> = Vec::new();
     violations.extend(stage.violation.map(|text| ("process", text)));
     violations.extend(observations.violation.map(|text| ("liveness", text)));
@@ -280,6 +295,7 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
         trace,
         time: stage.ended,
         operations: (operations.len(), operations.iter().filter(|operation| operation.end.is_some()).count()),
+        locks: (book.claims.len(), book.writes.len()),
         faults: stage.cluster.happened,
         lines: stage.cluster.lines,
         together_after: observations.together_after,
@@ -297,6 +313,7 @@ fn failed(scene: Scene, error: String) -> Report {
         trace: (0, 0),
         time: Duration::ZERO,
         operations: (0, 0),
+        locks: (0, 0),
         faults: BTreeMap::new(),
         lines: Vec::new(),
         together_after: None,

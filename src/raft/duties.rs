@@ -80,11 +80,14 @@ impl Raft {
         self.inner.leadership.borrow().map(|clock| clock.term)
     }
 
-    /// Pends while [`Raft::leads_in`] is `term`.
+    /// Pends while [`Raft::leads_in`] is `term`, and for ever once raft has stopped.
     pub async fn leads_no_more_in(&self, term: Option<u64>) {
         let mut leadership = self.inner.leadership.clone();
-        // Its sender ends with this server, which leads in nothing then.
-        let _ = leadership.wait_for(|clock| clock.map(|clock| clock.term) != term).await;
+        let changed = leadership.wait_for(|clock| clock.map(|clock| clock.term) != term).await.is_ok();
+        if !changed {
+            // Whoever asked again at once would ask for ever, without letting anybody else go on.
+            std::future::pending::<()>().await;
+        }
     }
 
     /// Whether the log takes writes: its disk is not full.

@@ -76,6 +76,21 @@ fn a_write_is_read_and_outlives_a_restart() {
     });
 }
 
+/// Found by the simulator: a disk failed, raft stopped, and who waited for a lead asked again and again, in no time.
+#[test]
+fn who_waits_for_a_lead_waits_for_ever_once_raft_has_stopped() {
+    run(|machine| async move {
+        let raft = machine.start().await.unwrap();
+        raft.linearizable().await.unwrap();
+        let term = raft.leads_in();
+        assert!(term.is_some());
+        raft.shutdown().await;
+        machine.world.sleep(Duration::from_millis(50)).await;
+        let waiting = raft.leads_no_more_in(raft.leads_in());
+        assert!(machine.world.timeout(Duration::from_millis(50), waiting).await.is_none());
+    });
+}
+
 #[test]
 fn a_checkpoint_lets_go_of_the_log_and_is_where_a_restart_begins() {
     run(|machine| async move {

@@ -80,9 +80,8 @@ fn no_holder_loses_its_lock_because_the_leader_is_killed() {
     let mut cluster = Cluster::found();
     let leader = cluster.leader();
     // Some were made on the server that is killed, and belong to its node.
-    let sessions: Vec<String> = (0..9)
-        .map(|number| create(cluster.http(number % 3), &format!("{{\"TTL\": \"{TTL}\"}}")).0)
-        .collect();
+    let sessions: Vec<String> =
+        (0..9).map(|number| create(cluster.http(number % 3), &format!("{{\"TTL\": \"{TTL}\"}}")).0).collect();
     let keys: Vec<String> = (0..sessions.len()).map(|number| format!("locks/{number}")).collect();
     for (key, session) in keys.iter().zip(&sessions) {
         assert!(acquire(cluster.http(leader), key, session).0);

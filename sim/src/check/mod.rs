@@ -8,10 +8,12 @@
 //! | [`revision_order`] | R1, R2, R3 | Gibbons and Korach 1997, with the server's revisions as the order of writes |
 //! | [`linear`] | R1 | Wing and Gong 1993, Lowe 2017 |
 //! | [`index`] | R4 | |
+//! | [`locks`] | G1, G2, G3: L1, L2, L4, L6, L10 | |
 //! | [`raft`] | R6, L18, election safety, state machine safety | Ongaro and Ousterhout 2014 |
 
 pub mod index;
 pub mod linear;
+pub mod locks;
 pub mod raft;
 mod realtime;
 mod register;
@@ -28,6 +30,7 @@ pub use raft::NodeView;
 pub use verdict::{Verdict, Violation};
 
 use crate::history::History;
+use crate::workload::locks::Book;
 
 /// One checker's verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,7 +52,7 @@ pub struct Report {
 
 /// Has every checker judge a run. `budget` bounds the search on each key, in steps: [`linear::BUDGET`] unless the caller
 /// has a reason.
-pub fn run(history: &History, views: &[NodeView], budget: u64) -> Report {
+pub fn run(history: &History, book: &Book, views: &[NodeView], budget: u64) -> Report {
     let mut report = Report::default();
     for (key, operations) in history.by_key() {
         report.add("revision-order", Some(key), revision_order::check(&operations));
@@ -57,6 +60,7 @@ pub fn run(history: &History, views: &[NodeView], budget: u64) -> Report {
         report.add("index", Some(key), index::check_key(&operations));
     }
     report.add("index", None, index::check_table(history));
+    report.add("locks", None, locks::check(book));
     report.add("raft", None, raft::check(views));
     report
 }

@@ -30,6 +30,10 @@ pub enum Reply {
         status: u16,
         /// `X-Consul-Index`, or 0.
         index: u64,
+        /// `X-Quorate-Fence`.
+        fence: Option<u64>,
+        /// `X-Quorate-Lease-Ms`.
+        lease: Option<Duration>,
         /// The body.
         body: Bytes,
     },
@@ -89,8 +93,10 @@ impl Http {
         *sent = true;
         let answer = open.send_request(request).await.ok()?;
         let status = answer.status().as_u16();
-        let index = answer.headers().get("X-Consul-Index").and_then(|value| value.to_str().ok()?.parse().ok());
+        let number = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let index = number("X-Consul-Index").unwrap_or(0);
+        let (fence, lease) = (number("X-Quorate-Fence"), number("X-Quorate-Lease-Ms").map(Duration::from_millis));
         let body = answer.into_body().collect().await.ok()?.to_bytes();
-        Some(Reply::Answer { status, index: index.unwrap_or(0), body })
+        Some(Reply::Answer { status, index, fence, lease, body })
     }
 }

@@ -174,7 +174,7 @@ impl Client {
         let query = if self.rng.chance(300) { "?consistent" } else { "" };
         let path = format!("/v1/kv/{key}{query}");
         match self.http.send(Method::GET, &path, None, String::new(), patience).await {
-            Reply::Answer { status: 200, index, body } => {
+            Reply::Answer { status: 200, index, body, .. } => {
                 let Some(entry) = parse(&body) else {
                     event!("error", "unreadable answer {body:?}");
                     return Outcome::Unknown;

@@ -5,6 +5,7 @@
 
 pub mod http;
 pub mod kv;
+pub mod locks;
 pub mod operator;
 
 use std::net::SocketAddr;
@@ -21,6 +22,8 @@ pub struct Shared {
     pub servers: Vec<SocketAddr>,
     /// What the clients did and saw.
     pub history: Mutex<Recorder>,
+    /// What the lockers did and believed.
+    pub book: Mutex<locks::Book>,
     /// What the observer saw.
     pub observations: Mutex<Observations>,
     /// What the operator is to do.
@@ -45,10 +48,17 @@ impl Shared {
         Arc::new(Shared {
             servers,
             history: Mutex::default(),
+            book: Mutex::default(),
             observations: Mutex::default(),
             errands: Arc::default(),
             phase: AtomicU8::new(Phase::Storm as u8),
         })
+    }
+
+    /// The largest fence that a lock was held under.
+    pub fn lasts(&self, lock: &str) -> u64 {
+        let book = crate::world::hold(&self.book);
+        book.claims.iter().filter(|claim| claim.lock == lock).map(|claim| claim.fence).max().unwrap_or(0)
     }
 
     /// Where the run stands.

@@ -33,6 +33,11 @@ impl Drift {
         self.wall_millis.store(millis, Ordering::Relaxed);
     }
 
+    /// A moment of this clock in true time.
+    pub fn true_time(&self, local: Instant) -> Duration {
+        self.real(local.since(Instant(0) + HEAD_START))
+    }
+
     fn local(&self, elapsed: Duration) -> u64 {
         scale(elapsed.as_nanos() as u64, 1_000_000 + self.rate_ppm.load(Ordering::Relaxed), 1_000_000, 0)
     }

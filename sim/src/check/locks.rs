@@ -1,0 +1,124 @@
+//! Locks and fences (guarantees.md L1–L6, L10): what clients believed, in true time, never contradicts itself.
+//!
+//! | invariant | what is looked at |
+//! |---|---|
+//! | L1 | the claims on a lock by different clients, or under different fences, do not overlap |
+//! | L2 | a claim that begins after another has ended has a larger fence, unless it is the same hold |
+//! | L4 | in the order of their revisions, the fences of the writes beside a lock do not fall |
+//! | L6 | nobody is told that its session is gone while its lease runs |
+//! | L10 | nobody is granted a lock inside the delay of a session that was destroyed |
+
+use std::time::Duration;
+
+use super::verdict::Verdict;
+use crate::workload::locks::{Book, Claim};
+
+/// By how much log time may run fast: ρ, in parts of a million.
+const FAST: u32 = 10_000;
+
+/// Judges a book.
+pub fn check(book: &Book) -> Verdict {
+    let violation = |invariant, sentence: String| Some(Verdict::violation(invariant, sentence, []));
+    let lost = || book.lost.first().and_then(|sentence| violation("L6", sentence.clone()));
+    let split =
+        || overlap(book).and_then(|(one, other)| violation("L1", format!("two believe at once: {one:?}, {other:?}")));
+    let fallen =
+        || falling(book).and_then(|(one, other)| violation("L2", format!("a fence fell: {one:?}, then {other:?}")));
+    let late = || {
+        stale_write(book)
+            .and_then(|(one, other)| violation("L4", format!("written under {one:?}, and later under {other:?}")))
+    };
+    let early = || inside_delay(book).and_then(|text| violation("L10", text));
+    lost().or_else(split).or_else(fallen).or_else(late).or_else(early).unwrap_or(Verdict::Ok)
+}
+
+/// Claims in the order of their beginnings, each with those that come after it.
+fn pairs(book: &Book) -> impl Iterator<Item = (Claim, Claim)> {
+    let mut claims = book.claims.clone();
+    claims.sort_by(|a, b| (&a.lock, a.from, a.fence).cmp(&(&b.lock, b.from, b.fence)));
+    let rest = claims.clone();
+    claims.into_iter().enumerate().flat_map(move |(place, one)| {
+        let later = rest[place + 1..].to_vec();
+        let lock = one.lock.clone();
+        later.into_iter().take_while(move |other| other.lock == lock).map(move |other| (one.clone(), other))
+    })
+}
+
+fn overlap(book: &Book) -> Option<(Claim, Claim)> {
+    pairs(book).find(|(one, other)| other.from < one.until && (one.client != other.client || one.fence != other.fence))
+}
+
+fn falling(book: &Book) -> Option<(Claim, Claim)> {
+    let same = |one: &Claim, other: &Claim| one.client == other.client && one.fence == other.fence;
+    pairs(book).find(|(one, other)| other.fence <= one.fence && !same(one, other))
+}
+
+type Write = crate::workload::locks::FencedWrite;
+
+fn stale_write(book: &Book) -> Option<(Write, Write)> {
+    let mut writes = book.writes.clone();
+    writes.sort_by(|a, b| (&a.lock, a.revision).cmp(&(&b.lock, b.revision)));
+    let falls = |two: &&[Write]| two[0].lock == two[1].lock && two[1].fence < two[0].fence;
+    writes.windows(2).find(falls).map(|two| (two[0].clone(), two[1].clone()))
+}
+
+fn inside_delay(book: &Book) -> Option<String> {
+    book.destroyed.iter().find_map(|end| {
+        // Log time runs at most this much faster than true time.
+        let free = end.sent + end.delay * (1_000_000 - FAST) / 1_000_000;
+        let next = book.claims.iter().filter(|claim| claim.lock == end.lock && claim.fence > end.fence);
+        let early = next.filter(|claim| claim.from < free).min_by_key(|claim| claim.from)?;
+        (end.delay > Duration::ZERO).then(|| format!("{early:?} begins inside the delay of {end:?}"))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::workload::locks::{Destroyed, FencedWrite};
+
+    fn claim(client: u32, fence: u64, from: u64, until: u64) -> Claim {
+        let (from, until) = (Duration::from_millis(from), Duration::from_millis(until));
+        Claim { client, lock: "l".into(), fence, from, until }
+    }
+
+    fn write(fence: u64, revision: u64) -> FencedWrite {
+        FencedWrite { lock: "l".into(), fence, revision }
+    }
+
+    fn invariant(book: &Book) -> Option<&'static str> {
+        match check(book) {
+            Verdict::Violation(violation) => Some(violation.invariant),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn holds_one_after_another_are_good() {
+        let claims = vec![claim(1, 5, 0, 10), claim(2, 7, 10, 20), claim(2, 7, 20, 30), claim(1, 9, 30, 40)];
+        let writes = vec![write(9, 12), write(5, 6), write(7, 8), write(5, 6)];
+        assert_eq!(invariant(&Book { claims, writes, ..Book::default() }), None);
+    }
+
+    #[test]
+    fn each_contradiction_is_found() {
+        let of_claims = |claims: &[Claim]| invariant(&Book { claims: claims.to_vec(), ..Book::default() });
+        assert_eq!(of_claims(&[claim(1, 5, 0, 11), claim(2, 7, 10, 20)]), Some("L1"));
+        assert_eq!(of_claims(&[claim(1, 5, 0, 30), claim(2, 7, 40, 50), claim(3, 8, 20, 35)]), Some("L1"));
+        assert_eq!(of_claims(&[claim(1, 7, 0, 10), claim(2, 5, 10, 20)]), Some("L2"));
+        assert_eq!(of_claims(&[claim(1, 7, 0, 10), claim(2, 7, 10, 20)]), Some("L2"));
+        let writes = vec![write(5, 6), write(7, 8), write(5, 9)];
+        assert_eq!(invariant(&Book { writes, ..Book::default() }), Some("L4"));
+        assert_eq!(invariant(&Book { lost: vec!["gone".into()], ..Book::default() }), Some("L6"));
+    }
+
+    #[test]
+    fn a_grant_inside_a_delay_is_found_and_one_at_its_end_is_not() {
+        let (delay, sent) = (Duration::from_millis(1_000), Duration::from_millis(100));
+        let destroyed = vec![Destroyed { lock: "l".into(), fence: 5, delay, sent }];
+        let book =
+            |from| Book { claims: vec![claim(2, 7, from, 9_000)], destroyed: destroyed.clone(), ..Book::default() };
+        assert_eq!(invariant(&book(1_089)), Some("L10"));
+        assert_eq!(invariant(&book(1_090)), None);
+    }
+}

@@ -1,0 +1,377 @@
+//! Locks: clients make sessions, hold locks, renew them or let them run out, and believe in them exactly as long as G1 allows.
+//!
+//! A holder counts its lease from before it sent the create or renewal that was answered, on its own clock, which runs up to
+//! 1 % fast or slow. While it believes, it writes fenced by its lock; after it has stopped it tries once more, which nobody may
+//! see. What it believed and when, in true time, is for `check::locks`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::Method;
+use quorate::world::{Instant, World};
+use serde_json::Value;
+
+use super::http::{Http, Reply};
+use super::{Phase, Shared};
+use crate::event;
+use crate::rng::Rng;
+use crate::world::{Machine, hold};
+
+/// How long one request of a holder may take: beyond its lease an answer is of no use.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// The same for those that make and end sessions.
+const LONG: Duration = Duration::from_secs(15);
+/// How long calm may take to end every session and grant every lock: the longest TTL and delay, and an election.
+const FREE: Duration = Duration::from_secs(20);
+
+/// What the seed drew for the lockers.
+#[derive(Debug, Clone)]
+pub struct Mix {
+    /// Clients that take locks.
+    pub lockers: u32,
+    /// Locks they share.
+    pub locks: u64,
+    /// Longest TTL, in seconds.
+    pub ttl: u64,
+}
+
+impl Mix {
+    /// Draws a mix.
+    pub fn draw(seed: u64) -> Self {
+        let mut rng = Rng::named(seed, "locks");
+        Mix { lockers: rng.between(2, 4) as u32, locks: rng.between(1, 2), ttl: rng.between(1, 4) }
+    }
+}
+
+/// What the lockers did and believed, in true time.
+#[derive(Debug, Default)]
+pub struct Book {
+    /// Every hold, from the answer that granted it to the end of the belief.
+    pub claims: Vec<Claim>,
+    /// Every fenced write that was done.
+    pub writes: Vec<FencedWrite>,
+    /// Sessions that ended while their leases ran.
+    pub lost: Vec<String>,
+    /// Holds that were ended by destroying their session, while its lease ran.
+    pub destroyed: Vec<Destroyed>,
+}
+
+/// A client's belief that it holds a lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claim {
+    /// Who.
+    pub client: u32,
+    /// What.
+    pub lock: String,
+    /// Under which fence.
+    pub fence: u64,
+    /// Since when.
+    pub from: Duration,
+    /// Until when.
+    pub until: Duration,
+}
+
+/// A write that was allowed because a lock was held under a fence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FencedWrite {
+    /// The lock.
+    pub lock: String,
+    /// The fence.
+    pub fence: u64,
+    /// The revision of the write.
+    pub revision: u64,
+}
+
+/// The end of a hold that puts the lock under a delay.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Destroyed {
+    /// The lock.
+    pub lock: String,
+    /// The fence it was held under.
+    pub fence: u64,
+    /// For how long nobody may have it.
+    pub delay: Duration,
+    /// When the session's end was asked for: it did not end earlier.
+    pub sent: Duration,
+}
+
+/// One locker, until the storm is over.
+pub async fn locker(number: u32, world: World, machine: Arc<Machine>, shared: Arc<Shared>, mix: Mix, mut rng: Rng) {
+    let http = Http::new(&world, *rng.pick(&shared.servers));
+    let mut locker = Locker { number, world, machine, shared, rng, http, session: None };
+    while locker.shared.phase() == Phase::Storm {
+        if !locker.has_session() && !locker.create(mix.ttl).await {
+            locker.turn();
+            locker.pause(50, 400).await;
+            continue;
+        }
+        let lock = format!("lock/{}", locker.rng.below(mix.locks));
+        if let Some(fence) = locker.acquire(&lock).await {
+            locker.hold(&lock, fence).await;
+        } else if locker.rng.chance(500) {
+            locker.wait_for(&lock).await;
+        } else {
+            locker.pause(20, 400).await;
+        }
+        locker.renew().await;
+    }
+}
+
+struct Locker {
+    number: u32,
+    world: World,
+    machine: Arc<Machine>,
+    shared: Arc<Shared>,
+    rng: Rng,
+    http: Http,
+    session: Option<Session>,
+}
+
+#[derive(Clone)]
+struct Session {
+    id: String,
+    delay: Duration,
+    ttl: Duration,
+    /// Until when its holder may believe in it, on its own clock.
+    until: Instant,
+}
+
+impl Locker {
+    fn now(&self) -> Instant {
+        self.world.clock.now()
+    }
+
+    fn turn(&mut self) {
+        let server = *self.rng.pick(&self.shared.servers);
+        self.http.turn_to(server);
+    }
+
+    async fn pause(&mut self, least: u64, most: u64) {
+        let pause = Duration::from_millis(self.rng.between(least, most));
+        self.world.sleep(pause).await;
+    }
+
+    /// Whether it has a session that it may believe in. One whose lease has run out is gone for it.
+    fn has_session(&mut self) -> bool {
+        let now = self.now();
+        self.session.take_if(|session| session.until <= now);
+        self.session.is_some()
+    }
+
+    async fn create(&mut self, most: u64) -> bool {
+        let ttl = Duration::from_millis(self.rng.between(1_000, most * 1_000));
+        let delay = Duration::from_millis(*self.rng.pick(&[0, 0, 500, 2_000]));
+        let behavior = if self.rng.chance(200) { "delete" } else { "release" };
+        let body = format!(
+            r#"{{"TTL": "{}ms", "LockDelay": "{}ms", "Behavior": "{behavior}"}}"#,
+            ttl.as_millis(),
+            delay.as_millis()
+        );
+        let sent = self.now();
+        let reply = self.http.send(Method::PUT, "/v1/session/create", None, body, LONG).await;
+        let Reply::Answer { status: 200, body, lease: Some(lease), .. } = reply else { return false };
+        let Some(id) =
+            serde_json::from_slice::<Value>(&body).ok().and_then(|body| Some(body["ID"].as_str()?.to_owned()))
+        else {
+            return false;
+        };
+        event!("session", "{id} of {ttl:?}, lock-delay {delay:?}, {behavior}, lease {lease:?}");
+        self.session = Some(Session { id, delay, ttl, until: sent + lease });
+        self.has_session()
+    }
+
+    /// Renews the session when a part of its lease is over, mostly.
+    async fn renew(&mut self) {
+        let now = self.now();
+        let due = |session: &mut Session| session.until.since(now) < session.ttl * 2 / 3;
+        let Some(session) = self.session.clone().filter(|session| due(&mut session.clone())) else { return };
+        if self.rng.chance(150) {
+            return;
+        }
+        let sent = self.now();
+        let path = format!("/v1/session/renew/{}", session.id);
+        match self.http.send(Method::PUT, &path, None, String::new(), PATIENCE).await {
+            Reply::Answer { status: 200, lease: Some(lease), .. } => {
+                // What was believed until now goes on only if nothing was missing in between.
+                if self.has_session()
+                    && let Some(session) = &mut self.session
+                {
+                    session.until = session.until.max(sent + lease);
+                }
+            }
+            Reply::Answer { status: 404, .. } => self.refused(&session.id).await,
+            _ => self.turn(),
+        }
+    }
+
+    /// A renewal was refused: the session is gone, or its node is, which ends it only when its lease has run out (G1.7).
+    async fn refused(&mut self, id: &str) {
+        let path = format!("/v1/session/info/{id}");
+        let reply = self.http.send(Method::GET, &path, None, String::new(), PATIENCE).await;
+        if matches!(&reply, Reply::Answer { status: 200, body, .. } if &body[..] == b"[]") {
+            self.lost("its session is gone");
+        }
+    }
+
+    /// The session is said to be gone.
+    fn lost(&mut self, how: &str) {
+        if self.has_session()
+            && let Some(session) = self.session.take()
+        {
+            let (now, left) = (self.true_time(self.now()), session.until.since(self.now()));
+            let text =
+                format!("client {}: {how}, at {now:?}, with {left:?} of its lease left: {}", self.number, session.id);
+            hold(&self.shared.book).lost.push(text);
+        }
+        self.session = None;
+    }
+
+    async fn acquire(&mut self, lock: &str) -> Option<u64> {
+        let session = self.session.clone()?;
+        let path = format!("/v1/kv/{lock}?acquire={}", session.id);
+        let body = format!("client {}", self.number);
+        match self.http.send(Method::PUT, &path, None, body, PATIENCE).await {
+            Reply::Answer { status: 200, fence: Some(fence), .. } => return Some(fence),
+            Reply::Answer { status: 200, .. } => {}
+            Reply::Answer { status: 500, body, .. } if body.starts_with(b"invalid session") => {
+                self.lost("an acquisition was answered that its session is gone");
+            }
+            _ => self.turn(),
+        }
+        None
+    }
+
+    /// Waits until the lock's key changes, as clients of Consul do.
+    async fn wait_for(&mut self, lock: &str) {
+        let path = format!("/v1/kv/{lock}");
+        let Reply::Answer { index, .. } = self.http.send(Method::GET, &path, None, String::new(), PATIENCE).await
+        else {
+            return self.turn();
+        };
+        let path = format!("{path}?index={index}&wait=700ms");
+        self.http.send(Method::GET, &path, None, String::new(), PATIENCE).await;
+    }
+
+    /// Holds a lock that was granted, and ends the hold in one of the ways there are.
+    async fn hold(&mut self, lock: &str, fence: u64) {
+        let from = self.now();
+        let stop = from + Duration::from_millis(self.rng.below(3_000));
+        let mut until = from;
+        let mut number = 0;
+        while self.has_session() && self.now() < stop && self.shared.phase() == Phase::Storm {
+            until = self.session.as_ref().map_or(until, |session| session.until);
+            number += 1;
+            self.write(lock, fence, number).await;
+            self.pause(10, 200).await;
+            self.renew().await;
+        }
+        // Between two of the steps above the belief may have ended: at the lease that was known then.
+        let end = if self.has_session() { self.now() } else { until };
+        let (from, until) = (self.true_time(from), self.true_time(end));
+        if from < until {
+            event!("claim", "{lock} fence {fence} {from:?} to {until:?}");
+            let claim = Claim { client: self.number, lock: lock.into(), fence, from, until };
+            hold(&self.shared.book).claims.push(claim);
+        }
+        self.let_go(lock, fence).await;
+        self.write(lock, fence, 0).await;
+    }
+
+    /// Releases the lock, or destroys its session, or just stops: then the belief goes on to the end of the lease.
+    async fn let_go(&mut self, lock: &str, fence: u64) {
+        let Some(session) = self.session.clone() else { return };
+        if self.rng.chance(500) {
+            let path = format!("/v1/kv/{lock}?release={}&fence={fence}", session.id);
+            self.http.send(Method::PUT, &path, None, String::new(), PATIENCE).await;
+        } else if self.rng.chance(500) {
+            let sent = self.true_time(self.now());
+            let path = format!("/v1/session/destroy/{}", session.id);
+            let reply = self.http.send(Method::PUT, &path, None, String::new(), LONG).await;
+            let done = matches!(&reply, Reply::Answer { status: 200, body, .. } if &body[..] == b"true");
+            // Only a session that cannot have run out before is known to have ended then.
+            if done && self.has_session() {
+                let destroyed = Destroyed { lock: lock.into(), fence, delay: session.delay, sent };
+                hold(&self.shared.book).destroyed.push(destroyed);
+            }
+            self.session = None;
+        } else {
+            let (from, until) = (self.true_time(self.now()), self.true_time(session.until));
+            let claim = Claim { client: self.number, lock: lock.into(), fence, from, until };
+            hold(&self.shared.book).claims.push(claim);
+            self.session = None;
+            // It is silent for about as long as its lease lasts.
+            self.pause(100, 3_000).await;
+        }
+    }
+
+    /// Writes beside the lock, if it is held under this fence.
+    async fn write(&mut self, lock: &str, fence: u64, number: u64) {
+        // Some text that is base64 as it stands.
+        let value = format!("{fence:012}{number:04}");
+        let body = format!(
+            r#"[{{"KV": {{"Verb": "check-fence", "Key": "{lock}", "Index": {fence}}}}},
+                {{"KV": {{"Verb": "set", "Key": "guarded/{lock}", "Value": "{value}"}}}}]"#
+        );
+        let reply = self.http.send(Method::PUT, "/v1/txn", None, body, PATIENCE).await;
+        let Reply::Answer { status: 200, body, .. } = reply else { return };
+        let answer = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+        let revision = answer.pointer("/Results/1/KV/ModifyIndex").and_then(Value::as_u64).unwrap_or_default();
+        hold(&self.shared.book).writes.push(FencedWrite { lock: lock.into(), fence, revision });
+    }
+
+    /// A moment of this client's clock in true time.
+    fn true_time(&self, local: Instant) -> Duration {
+        self.machine.drift.true_time(local)
+    }
+}
+
+/// In calm: every session ends, and every lock is granted. Says what is not so.
+pub async fn audit(world: &World, shared: &Shared, servers: &[std::net::SocketAddr], mix: &Mix) -> Result<(), String> {
+    let Some(server) = servers.first() else { return Ok(()) };
+    let mut http = Http::new(world, *server);
+    let began = world.clock.now();
+    let late = |what: &str| match world.clock.now().since(began) > FREE {
+        true => Err(format!("after {FREE:?} of calm {what}")),
+        false => Ok(()),
+    };
+    loop {
+        let reply = http.send(Method::GET, "/v1/session/list", None, String::new(), LONG).await;
+        match reply {
+            Reply::Answer { status: 200, body, .. } if &body[..] == b"[]" => break,
+            Reply::Answer { body, .. } => {
+                late(&format!("sessions live on that nobody renews: {}", String::from_utf8_lossy(&body)))?
+            }
+            _ => late("a server does not list its sessions")?,
+        }
+        world.sleep(Duration::from_millis(250)).await;
+    }
+    for lock in (0..mix.locks).map(|number| format!("lock/{number}")) {
+        let mut session = None;
+        loop {
+            if session.is_none() {
+                let body = r#"{"TTL": "60s", "LockDelay": "0s"}"#.to_string();
+                let reply = http.send(Method::PUT, "/v1/session/create", None, body, LONG).await;
+                if let Reply::Answer { status: 200, body, .. } = reply {
+                    let body = serde_json::from_slice::<Value>(&body).unwrap_or_default();
+                    session = body["ID"].as_str().map(str::to_owned);
+                }
+            }
+            if let Some(session) = &session {
+                let path = format!("/v1/kv/{lock}?acquire={session}");
+                let reply = http.send(Method::PUT, &path, None, String::new(), LONG).await;
+                if let Reply::Answer { status: 200, fence: Some(fence), .. } = reply {
+                    let from = shared.lasts(&lock);
+                    if fence <= from {
+                        return Err(format!("L2: {lock} was granted under fence {from}, and later under {fence}"));
+                    }
+                    let path = format!("/v1/session/destroy/{session}");
+                    http.send(Method::PUT, &path, None, String::new(), LONG).await;
+                    break;
+                }
+            }
+            late(&format!("{lock} is not granted"))?;
+            world.sleep(Duration::from_millis(250)).await;
+        }
+    }
+    Ok(())
+}
