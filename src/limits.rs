@@ -79,6 +79,8 @@ pub const LEASE_MARGIN: Duration = Duration::from_millis(10);
 
 /// Shortest TTL of a session; `session_ttl_min` changes it. An election takes a second, and a holder must live through one.
 pub const SESSION_TTL_MIN: Duration = Duration::from_secs(1);
+/// Pause before the end of a session is proposed again by a leader that could not have it agreed upon.
+pub const EXPIRY_RETRY: Duration = Duration::from_millis(250);
 /// Ends of sessions that a leader has proposed and the log has not decided: after an election very many may be due at once.
 pub const EXPIRIES_IN_FLIGHT: usize = 256;
 

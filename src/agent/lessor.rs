@@ -145,16 +145,19 @@ impl Lessor {
         }
     }
 
+    /// Has the log decide about an expiry. While this server still leads in the term that decided it, one without an outcome
+    /// is proposed again: the renewals of that session wait all the time (G1.4), so a second copy finds it ended or ends it.
     async fn end(&self, raft: &Raft, expiry: Expiry) {
         let Expiry { session, term } = expiry;
-        match raft.propose_in(term, Command::SessionExpire { id: session, term }).await {
-            Ok(_) => {
-                self.hold().decided(expiry, self.world.clock.now());
-                self.decided.notify_waiters();
+        while let Err(error) = raft.propose_in(term, Command::SessionExpire { id: session, term }).await {
+            if raft.leads_in() != Some(term) {
+                // The next leader has given the session a new lease.
+                return tracing::debug!(%session, term, %error, "the end of a session is left to the next leader");
             }
-            // This server leads no more, and the next leader has given the session a new lease.
-            Err(error) => tracing::debug!(%session, term, %error, "the end of a session is left to the next leader"),
+            self.world.sleep(limits::EXPIRY_RETRY).await;
         }
+        self.hold().decided(expiry, self.world.clock.now());
+        self.decided.notify_waiters();
     }
 }
 
