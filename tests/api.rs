@@ -6,7 +6,8 @@
 //! does not wait for its answer, `join NAME` does. `raw BYTES` sends bytes as they are, `\r\n` and the like written
 //! out.
 //!
-//! Indexes count from the start of the script: `+1` is the first change. `{1}` in a path stands for that index.
+//! Indexes count from the start of the script: `+1` is the first change. `{1}` in a path or a body stands for that index, and
+//! `{#1}` for the first id that an answer has shown, which is printed as `#1`.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should panic")]
 
@@ -45,7 +46,7 @@ macro_rules! scripts {
     };
 }
 
-scripts! { agent any_key bad_parameters blocking consistency delete encoding get keys methods paging put recurse request_id sizes }
+scripts! { agent any_key bad_parameters blocking catalog consistency delete encoding get keys methods paging put recurse request_id session sizes txn }
 
 /// A node on the loopback in `-dev` mode: one server, in memory, JSON indented.
 fn start_dev_node() -> SocketAddr {
@@ -70,11 +71,17 @@ struct Runner {
     /// The index before the script's first change.
     base: u64,
     later: BTreeMap<String, TcpStream>,
+    /// UUIDs in the order in which answers showed them.
+    ids: Vec<String>,
 }
 
 impl Runner {
     fn start() -> Self {
-        let mut runner = Runner { addr: start_dev_node(), base: 0, later: BTreeMap::new() };
+        let mut runner = Runner { addr: start_dev_node(), base: 0, later: BTreeMap::new(), ids: Vec::new() };
+        // The server registers itself, which takes an index.
+        while !runner.exchange("GET /v1/catalog/nodes HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").has("Address")
+        {
+        }
         // One change, so that the index is above the 1 that stands for "none yet".
         for method in ["PUT", "DELETE"] {
             runner.exchange(&format!("{method} /v1/kv/before HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"));
@@ -97,17 +104,15 @@ impl Runner {
 
     /// The request that a command describes.
     fn request(&self, method: &str, path: &str, options: &Options) -> Result<Vec<u8>, Box<dyn Error>> {
-        let mut path = path.to_string();
-        while let Some((before, (number, after))) =
-            path.split_once('{').and_then(|(before, rest)| Some((before, rest.split_once('}')?)))
-        {
-            path = format!("{before}{}{after}", self.base + number.parse::<u64>()?);
-        }
+        let path = self.meant(path)?;
         let mut head = format!("{} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", method.to_uppercase());
         for header in &options.headers {
             write!(head, "{header}\r\n")?;
         }
-        let body = &options.body;
+        let body = match std::str::from_utf8(&options.body) {
+            Ok(text) => self.meant(text)?.into_bytes(),
+            Err(_) => options.body.clone(),
+        };
         if let Some(length) = &options.length {
             write!(head, "Content-Length: {length}\r\n\r\n")?;
             return Ok(head.into_bytes());
@@ -120,10 +125,10 @@ impl Runner {
         if !body.is_empty() {
             write!(head, "Content-Length: {}\r\n", body.len())?;
         }
-        Ok([head.as_bytes(), b"\r\n", body].concat())
+        Ok([head.as_bytes(), b"\r\n", &body].concat())
     }
 
-    fn show(&self, answer: &Answer, options: &Options) -> Result<String, Box<dyn Error>> {
+    fn show(&mut self, answer: &Answer, options: &Options) -> Result<String, Box<dyn Error>> {
         let mut shown = answer.status.clone();
         if let Some(index) = answer.header("X-Consul-Index") {
             write!(shown, " index=+{}", index.parse::<u64>()? - self.base)?;
@@ -151,20 +156,64 @@ impl Runner {
         Ok(shown)
     }
 
-    /// One line per entry, indexes relative.
-    fn show_json(&self, shown: &mut String, mut json: serde_json::Value) -> Result<(), Box<dyn Error>> {
-        let Some(entries) = json.as_array_mut().filter(|list| list.iter().any(serde_json::Value::is_object)) else {
-            writeln!(shown, "{json}")?;
-            return Ok(());
-        };
-        for entry in entries {
-            for name in ["CreateIndex", "ModifyIndex"] {
-                let index = entry[name].as_u64().ok_or("no index")? - self.base;
-                entry[name] = format!("+{index}").into();
-            }
-            writeln!(shown, "{entry}")?;
+    /// One line per entry, indexes relative, ids by their numbers.
+    fn show_json(&mut self, shown: &mut String, mut json: serde_json::Value) -> Result<(), Box<dyn Error>> {
+        self.make_relative(&mut json);
+        match json.as_array().filter(|list| list.iter().any(serde_json::Value::is_object)) {
+            Some(entries) => entries.iter().try_for_each(|entry| writeln!(shown, "{entry}"))?,
+            None => writeln!(shown, "{json}")?,
         }
         Ok(())
+    }
+
+    fn make_relative(&mut self, json: &mut serde_json::Value) {
+        match json {
+            serde_json::Value::Object(fields) => {
+                for (name, value) in fields.iter_mut() {
+                    let index = value.as_u64().filter(|_| ["CreateIndex", "ModifyIndex"].contains(&name.as_str()));
+                    // What is not there has 0.
+                    match index.filter(|index| *index > 0) {
+                        Some(index) => *value = format!("+{}", index - self.base).into(),
+                        None => self.make_relative(value),
+                    }
+                }
+            }
+            serde_json::Value::Array(list) => list.iter_mut().for_each(|value| self.make_relative(value)),
+            serde_json::Value::String(text) if uuid::Uuid::try_parse(text).is_ok() => *text = self.number(text),
+            _ => {}
+        }
+    }
+
+    /// `#1` for the first id that was seen, and so on.
+    fn number(&mut self, id: &str) -> String {
+        let place = self.ids.iter().position(|known| known == id).unwrap_or_else(|| {
+            self.ids.push(id.into());
+            self.ids.len() - 1
+        });
+        format!("#{}", place + 1)
+    }
+
+    /// `{1}` is the first index, `{#1}` the first id; braces around anything else stay.
+    fn meant(&self, text: &str) -> Result<String, Box<dyn Error>> {
+        let (mut rest, mut meant) = (text, String::new());
+        while let Some((before, after)) = rest.split_once('{') {
+            meant += before;
+            rest = match after.split_once('}') {
+                Some((number, after)) if number.starts_with('#') => {
+                    meant += self.ids.get(number[1..].parse::<usize>()? - 1).ok_or("no such id yet")?;
+                    after
+                }
+                Some((number, after)) if number.parse::<u64>().is_ok() => {
+                    meant += &(self.base + number.parse::<u64>()?).to_string();
+                    after
+                }
+                _ => {
+                    meant.push('{');
+                    after
+                }
+            };
+        }
+        Ok(meant + rest)
     }
 }
 
@@ -269,6 +318,10 @@ impl Answer {
             answer.body = plain;
         }
         answer
+    }
+
+    fn has(&self, text: &str) -> bool {
+        String::from_utf8_lossy(&self.body).contains(text)
     }
 
     fn header(&self, name: &str) -> Option<&str> {
