@@ -3,8 +3,9 @@
 //! Each seed runs four times: twice in this process, once in another, and once while a second thread runs other seeds. The
 //! detailed traces, with every message and every step of raft, must be the same byte for byte.
 
+use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, Write};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -13,8 +14,8 @@ use crate::run::{self, Options};
 use crate::trace::Sink;
 use crate::world::hold;
 
-/// Seeds whose traces are kept at once: each has tens of megabytes.
-const BATCH: u64 = 4;
+/// Seeds that two threads share at a time.
+const BATCH: u64 = 8;
 
 /// Compares traces of `count` seeds; `replay` is what another process needs to run one of them. Says what it finds, and
 /// returns whether all is well.
@@ -33,10 +34,9 @@ pub fn meta<E: Engine>(
         let mut first = Vec::new();
         for seed in batch.clone() {
             let once = trace_of::<E>(seed, options);
-            let lines = once.iter().filter(|byte| **byte == b'\n').count();
             same &= compare(seed, "a second run", &once, &trace_of::<E>(seed, options));
             same &= compare(seed, "another process", &once, &elsewhere(&replay(seed))?);
-            println!("seed {seed}: {lines} events");
+            println!("seed {seed}: {} lines", once.hashes.len());
             first.push(once);
         }
         let beside = side_by_side::<E>(begin, first.len() as u64, options);
@@ -48,20 +48,26 @@ pub fn meta<E: Engine>(
     Ok(same)
 }
 
-fn trace_of<E: Engine>(seed: u64, options: &Options) -> Vec<u8> {
-    let lines = Arc::new(Mutex::new(Vec::new()));
+fn trace_of<E: Engine>(seed: u64, options: &Options) -> Lines {
+    let lines = Arc::new(Mutex::new(Lines::default()));
     let sink = Capture(lines.clone());
     run::run::<E>(seed, options, || Some(Box::new(sink) as Sink));
     std::mem::take(&mut *hold(&lines))
 }
 
-fn elsewhere(arguments: &[String]) -> io::Result<Vec<u8>> {
-    Ok(Command::new(std::env::current_exe()?).args(arguments).output()?.stdout)
+fn elsewhere(arguments: &[String]) -> io::Result<Lines> {
+    let mut child = Command::new(std::env::current_exe()?).args(arguments).stdout(Stdio::piped()).spawn()?;
+    let mut lines = Lines::default();
+    if let Some(mut output) = child.stdout.take() {
+        io::copy(&mut output, &mut lines)?;
+    }
+    child.wait()?;
+    Ok(lines)
 }
 
-fn side_by_side<E: Engine>(from: u64, count: u64, options: &Options) -> Vec<Vec<u8>> {
+fn side_by_side<E: Engine>(from: u64, count: u64, options: &Options) -> Vec<Lines> {
     let next = AtomicU64::new(0);
-    let traces = Mutex::new(vec![Vec::new(); count as usize]);
+    let traces = Mutex::new(vec![Lines::default(); count as usize]);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -79,30 +85,77 @@ fn side_by_side<E: Engine>(from: u64, count: u64, options: &Options) -> Vec<Vec<
     traces.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Says where two traces part.
-fn compare(seed: u64, with: &str, one: &[u8], other: &[u8]) -> bool {
+/// Says where two traces part: the line's text is what `--seed N --trace --detailed` prints there.
+fn compare(seed: u64, with: &str, one: &Lines, other: &Lines) -> bool {
     if one == other {
         return true;
     }
-    let lines = |trace: &[u8]| String::from_utf8_lossy(trace).lines().map(str::to_owned).collect::<Vec<_>>();
-    let (one, other) = (lines(one), lines(other));
-    let place = one.iter().zip(&other).take_while(|(one, other)| one == other).count();
-    println!("seed {seed}: {with} parts at line {}:", place + 1);
-    for lines in [&one, &other] {
-        println!("  {}", lines.get(place).map_or("(the end)", String::as_str));
-    }
+    let place = one.hashes.iter().zip(&other.hashes).take_while(|(one, other)| one == other).count();
+    let [one, other] = [one, other].map(|lines| lines.hashes.len());
+    println!("seed {seed}: {with} parts at line {} of {one} and {other}", place + 1);
     false
 }
 
-struct Capture(Arc<Mutex<Vec<u8>>>);
+/// A trace as the hashes of its lines: traces of gigabytes are compared, and none is kept.
+#[derive(Debug, Clone, Default)]
+struct Lines {
+    hashes: Vec<u64>,
+    line: DefaultHasher,
+    bytes: u64,
+}
 
-impl Write for Capture {
+impl PartialEq for Lines {
+    fn eq(&self, other: &Self) -> bool {
+        (self.bytes, &self.hashes) == (other.bytes, &other.hashes)
+    }
+}
+
+impl Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        hold(&self.0).extend_from_slice(bytes);
+        self.bytes += bytes.len() as u64;
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.line.write(part);
+            if part.ends_with(b"\n") {
+                self.hashes.push(std::mem::take(&mut self.line).finish());
+            }
+        }
         Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+struct Capture(Arc<Mutex<Lines>>);
+
+impl Write for Capture {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        hold(&self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(parts: &[&str]) -> Lines {
+        let mut lines = Lines::default();
+        parts.iter().for_each(|part| lines.write_all(part.as_bytes()).unwrap());
+        lines
+    }
+
+    #[test]
+    fn how_a_trace_is_cut_into_writes_does_not_matter_and_every_byte_does() {
+        let whole = lines(&["one\ntwo\nthree\n"]);
+        assert_eq!(whole.hashes.len(), 3);
+        assert!(whole == lines(&["o", "ne\n", "two\nth", "ree\n"]));
+        for other in ["one\ntwo\nthrie\n", "one\ntwo\n", "two\none\nthree\n", "one\ntwo\nthree\nfour", ""] {
+            assert!(whole != lines(&[other]), "{other}");
+        }
     }
 }
