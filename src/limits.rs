@@ -91,6 +91,13 @@ pub const SILENCE: Duration = Duration::from_secs(5);
 /// How often a leader compares the catalog with the servers it has.
 pub const RECONCILE: Duration = Duration::from_millis(250);
 
+/// How long a root certificate holds. Consul's figure.
+pub const ROOT_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+/// How long before it is made it begins to hold: clocks differ.
+pub const ROOT_LEEWAY: Duration = Duration::from_secs(60);
+/// Longest root certificate, in bytes of PEM: ours has about 700.
+pub const MAX_ROOT: usize = 16 * KIB;
+
 // --- Writes -----------------------------------------------------------------------------------------------------------
 
 /// Bytes of commands between admission and their answer. A full segment must be able to take them all after the disk has

@@ -260,6 +260,19 @@ fn the_node_describes_itself_by_consuls_names() {
     assert_eq!(version["HumanVersion"], env!("CARGO_PKG_VERSION"));
 }
 
+#[test]
+fn the_root_certificate_is_there_when_the_server_has_registered_itself() {
+    let runner = Runner::start();
+    let answer = runner
+        .exchange("GET /v1/agent/connect/ca/roots?index=1&wait=60s HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    let shown: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let root = &shown["Roots"][0];
+    assert_eq!((&shown["ActiveRootID"], &root["Active"]), (&root["ID"], &serde_json::Value::from(true)));
+    assert!(shown["TrustDomain"].as_str().unwrap().ends_with(".consul"));
+    assert!(root["RootCert"].as_str().unwrap().starts_with("-----BEGIN CERTIFICATE-----"));
+    assert!(root["CreateIndex"].as_u64() >= Some(2), "{shown}");
+}
+
 /// The named arguments of a command.
 #[derive(Default)]
 struct Options {

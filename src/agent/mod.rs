@@ -5,6 +5,7 @@
 //!
 //! Start with [`Agent`], then `query.rs` for reads that wait and `watch.rs` for what wakes them.
 
+mod authority;
 mod duties;
 pub mod leases;
 mod lessor;

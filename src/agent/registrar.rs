@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::{Identity, Inner, Server};
+use super::{Identity, Inner, Server, authority};
 use crate::limits;
 use crate::state::catalog::{Check, Node, Service, Status};
 use crate::state::session::SERF_HEALTH;
@@ -97,7 +97,7 @@ fn registration(own: &Identity, server: &Server, lives: bool, catalog: &Catalog)
     (!there).then(|| Registration { node, skip_node: false, service: Some(service), checks: vec![check] })
 }
 
-/// Keeps the servers registered while this server leads. Runs until the node stops.
+/// Keeps the servers registered while this server leads, and has the root certificate made. Runs until the node stops.
 pub(super) async fn run(inner: Arc<Inner>) {
     let raft = &inner.raft;
     loop {
@@ -107,6 +107,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
         };
         let mut registrar = Registrar::default();
         while raft.leads_in() == Some(term) {
+            if let Err(error) = authority::keep_root(&inner.world, raft, term).await {
+                tracing::debug!(%error, "the root certificate is left to the next look");
+            }
             let servers = raft.servers(true).await.unwrap_or_default();
             let (now, alive) = (inner.world.clock.now(), raft.alive());
             let commands = registrar.reconcile(&inner.identity, &servers, &alive, raft.view().state.catalog(), now);

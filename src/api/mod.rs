@@ -6,6 +6,7 @@
 //! Start with [`kv`]; [`json`] is how a body is written.
 
 pub mod agent;
+pub mod authority;
 pub mod catalog;
 pub mod decode;
 pub mod duration;

@@ -8,6 +8,7 @@
 //! `status`, `agent`, `operator`) does the work, and [`reply`] writes the headers that Consul's clients rely on.
 
 mod agent;
+mod authority;
 mod body;
 mod catalog;
 mod extract;

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::reply::{self, Response};
 use super::server::Answers;
-use super::{Call, Edge, Outcome, agent, catalog, health, kv, operator, session, status, txn};
+use super::{Call, Edge, Outcome, agent, authority, catalog, health, kv, operator, session, status, txn};
 
 /// A handler's answer in the making.
 type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -203,6 +203,12 @@ pub static ROUTES: &[Route] = &[
         path: "/v1/agent/members",
         docs: "Lists the nodes of the cluster and whether its leader hears them.",
         handler: |call, _| answer(agent::members(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/agent/connect/ca/roots",
+        docs: "Shows the root certificate that was made when the cluster began (blocking).",
+        handler: |call, _| answer(authority::roots(call)),
     },
     Route {
         method: Method::GET,

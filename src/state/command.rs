@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::Key;
+use super::authority::Root;
 use super::catalog::{Check, Node, Service};
 use super::session::Session;
 use super::txn::{Failure, Given, Operation};
@@ -140,6 +141,8 @@ pub enum Command {
         /// The check, by id; goes before the service.
         check: Option<String>,
     },
+    /// Keeps the root certificate, if there is none yet (consul.md 0.1).
+    KeepRoot(Box<Root>),
 }
 
 /// What is registered at once: all of it, or nothing.

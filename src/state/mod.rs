@@ -9,6 +9,7 @@
 //! written once (`stored.rs`, `digest.rs`). A new kind of thing is a module with a table, a few commands and an arm in
 //! [`State::apply`]'s dispatch.
 
+mod authority;
 pub mod catalog;
 mod command;
 mod delays;
@@ -26,6 +27,7 @@ pub mod txn;
 #[cfg(test)]
 mod tests;
 
+pub use authority::{Authority, Root, RootRow};
 pub use catalog::Catalog;
 pub use command::{Command, Entry, LogTime, Registration, Reply, RequestId, Response};
 pub use digest::Digest;
@@ -56,6 +58,7 @@ pub struct State {
     sessions: SessionTable,
     delays: Delays,
     catalog: Catalog,
+    authority: Authority,
     indexes: Indexes,
     requests: Requests,
 }
@@ -191,6 +194,7 @@ impl State {
             Command::Deregister { node, service, check } => {
                 self.deregister(node, service.as_deref(), check.as_deref(), step)
             }
+            Command::KeepRoot(root) => self.authority.keep(root, step)?,
         };
         Ok(Reply::Done(done))
     }
@@ -239,6 +243,11 @@ impl State {
     /// Nodes, services and checks.
     pub fn catalog(&self) -> &Catalog {
         &self.catalog
+    }
+
+    /// The certificate authority.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     /// The newest change of a subject: the index of whatever is read of it. At least 1; it never goes back (R4).

@@ -13,7 +13,7 @@ use crate::codec::{self, Stored};
 use crate::error::{Error, Result};
 
 /// Version of the state's format as a whole: its tables and its digest. Rises whenever either changes.
-pub const STATE_FORMAT: u32 = 2;
+pub const STATE_FORMAT: u8 = 3;
 
 /// A row as it stands in checkpoint and snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,8 +29,6 @@ pub struct StoredRow {
 /// The one row of table 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Header {
-    /// [`STATE_FORMAT`] of the writer.
-    pub format: u32,
     pub revision: u64,
     pub entries: u64,
     pub log_time: LogTime,
@@ -46,7 +44,7 @@ pub(super) struct Header {
 
 impl Stored for Header {
     const NAME: &'static str = "state header";
-    const VERSION: u8 = 1;
+    const VERSION: u8 = STATE_FORMAT;
 }
 
 impl State {
@@ -68,6 +66,7 @@ impl State {
             self.catalog.nodes.digest(),
             self.catalog.services.digest(),
             self.catalog.checks.digest(),
+            self.authority.roots.digest(),
         ];
         tables.into_iter().chain([header.finish()]).sum()
     }
@@ -83,6 +82,7 @@ impl State {
         self.catalog.nodes.visit(visit);
         self.catalog.services.visit(visit);
         self.catalog.checks.visit(visit);
+        self.authority.roots.visit(visit);
     }
 
     /// Visits the rows that differ from `older`, ascending, removed ones as None. The header is always among them. The cost
@@ -97,6 +97,7 @@ impl State {
         self.catalog.nodes.visit_changes(&older.catalog.nodes, visit);
         self.catalog.services.visit_changes(&older.catalog.services, visit);
         self.catalog.checks.visit_changes(&older.catalog.checks, visit);
+        self.authority.roots.visit_changes(&older.authority.roots, visit);
     }
 
     /// Builds a state from stored rows.
@@ -106,7 +107,6 @@ impl State {
 
     fn header_row(&self) -> StoredRow {
         let header = Header {
-            format: STATE_FORMAT,
             revision: self.revision,
             entries: self.entries,
             log_time: self.log_time,
@@ -137,7 +137,7 @@ impl Loader {
         };
         let state = &mut self.state;
         match row.table {
-            id::HEADER => self.header = Some(open_header(&bytes)?),
+            id::HEADER => self.header = Some(codec::open(&bytes).map_err(damaged)?),
             id::KV => state.kv.load(key, open(&bytes)?),
             id::TOMBSTONES => state.kv.load_tombstone(key, open(&bytes)?),
             id::INCARNATIONS => state.requests.load_incarnation(key, open(&bytes)?),
@@ -147,6 +147,7 @@ impl Loader {
             id::NODES => state.catalog.load_node(key, open(&bytes)?),
             id::SERVICES => state.catalog.load_service(key, open(&bytes)?),
             id::CHECKS => state.catalog.load_check(key, open(&bytes)?),
+            id::ROOTS => state.authority.load(key, open(&bytes)?),
             table => {
                 return Err(Error::Operator(format!(
                     "the stored state has a table {table}, unknown to this quorate (state format {STATE_FORMAT}): start \
@@ -182,17 +183,6 @@ impl Loader {
         }
         Ok(state)
     }
-}
-
-fn open_header(bytes: &[u8]) -> Result<Header> {
-    let header: Header = codec::open(bytes).map_err(damaged)?;
-    if header.format != STATE_FORMAT {
-        return Err(Error::Operator(format!(
-            "the stored state has format {}; this quorate reads {STATE_FORMAT}: start the version that wrote it",
-            header.format
-        )));
-    }
-    Ok(header)
 }
 
 fn open<R: Row>(bytes: &[u8]) -> Result<R> {

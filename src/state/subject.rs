@@ -23,9 +23,11 @@ pub enum Subject {
     Service,
     /// Checks, by node and id.
     Check,
+    /// The root certificate.
+    Root,
 }
 
-const COUNT: usize = Subject::Check as usize + 1;
+const COUNT: usize = Subject::Root as usize + 1;
 
 /// The newest change of every subject; 0 if there was none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -36,6 +36,8 @@ pub(super) mod id {
     pub const SERVICES: u8 = 8;
     /// Checks.
     pub const CHECKS: u8 = 9;
+    /// The root certificate.
+    pub const ROOTS: u8 = 10;
 }
 
 /// A type of row.

@@ -75,6 +75,19 @@ fn a_clone_does_not_see_later_changes() {
 }
 
 #[test]
+fn the_first_root_stays() {
+    let root = |id: &str| Root { id: id.into(), ..format::root() };
+    let mut state = State::default();
+    let mut keep = |id: &str| {
+        let response = state.apply(1, &entry(Command::KeepRoot(root(id).into())), &mut Vec::new());
+        let kept = load(rows(&state)).unwrap().authority().root().map(|row| (row.root.id.clone(), row.create_index));
+        (response.reply, kept, state.index_of(Subject::Root))
+    };
+    assert_eq!(keep("a"), (Reply::Done(true), Some(("a".into(), 2)), 2));
+    assert_eq!(keep("b"), (Reply::Done(false), Some(("a".into(), 2)), 2));
+}
+
+#[test]
 fn a_lost_changed_or_foreign_row_is_found_at_load() {
     let mut state = State::default();
     state.apply(1, &entry(set("a", "1")), &mut Vec::new());
