@@ -350,9 +350,11 @@ impl Raft {
             if let Some(error) = &*gave_up.borrow_and_update() {
                 return error.clone();
             }
+            // openraft hears of a failed log only when it appends, and a leader whose log has failed takes no more writes.
             let changed = tokio::select! {
                 changed = metrics.changed() => changed.is_ok(),
                 changed = gave_up.changed() => changed.is_ok(),
+                error = self.inner.wal.failed() => return error,
             };
             if !changed {
                 return stopped(&self.inner.wal, &Fatal::Stopped);

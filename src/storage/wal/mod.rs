@@ -302,6 +302,11 @@ impl Wal {
         state.failure.clone().or_else(|| state.full.clone()).map_or(Ok(()), Err)
     }
 
+    /// Pends until the log has failed: not every failure meets somebody who waits for a write.
+    pub async fn failed(&self) -> Error {
+        self.shared().failed().await
+    }
+
     /// The failure that ended the log (failed sync...), if any.
     pub fn failure(&self) -> Option<Error> {
         self.shared().lock().failure.clone()

@@ -34,6 +34,8 @@ pub(super) struct Shared {
     /// Wakes the writer, its only listener: something is queued, the log is closing, or the disk is
     /// full.
     wake: Notify,
+    /// Wakes all who look whether the log has failed.
+    failed: Notify,
 }
 
 /// Behind the lock.
@@ -51,7 +53,7 @@ impl Shared {
     /// A log as it was recovered.
     pub(super) fn new(tail: Tail) -> Self {
         let state = State { tail, appended: 0, failure: None, full: None, queue: VecDeque::new(), closing: false };
-        Shared { state: Mutex::new(state), wake: Notify::new() }
+        Shared { state: Mutex::new(state), wake: Notify::new(), failed: Notify::new() }
     }
 
     /// The state. A panic elsewhere cannot leave it half changed, so poisoning carries no news.
@@ -121,6 +123,18 @@ impl Shared {
         };
         for done in queue.into_iter().filter_map(|item| item.done) {
             done(Err(error.clone()));
+        }
+        self.failed.notify_waiters();
+    }
+
+    /// Pends until the log has failed.
+    pub(super) async fn failed(&self) -> Error {
+        loop {
+            let failed = self.failed.notified();
+            if let Some(error) = &self.lock().failure {
+                return error.clone();
+            }
+            failed.await;
         }
     }
 

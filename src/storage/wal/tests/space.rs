@@ -1,6 +1,9 @@
 //! Full disks, failed disks, and the order of callbacks.
 
+use std::pin::pin;
 use std::sync::{Arc, Mutex};
+
+use futures_util::FutureExt;
 
 use super::super::record::{ENTRY_OVERHEAD, Record};
 use super::*;
@@ -129,6 +132,22 @@ fn a_failed_sync_ends_the_log_and_everything_that_waits() {
         // The disk would take writes again. Nobody may ask it to.
         assert_eq!(append(&wal, vec![entry(1, 1, "again")]).await, Err(failure.clone()));
         assert_eq!(wal.writable(), Err(failure));
+    });
+}
+
+#[test]
+fn a_failure_that_meets_nobody_is_told() {
+    block_on(async {
+        let disk = FaultyDisk::new(1);
+        let wal = open(&disk).await.unwrap();
+        settle().await;
+        append(&wal, vec![entry(1, 0, "kept")]).await.unwrap();
+        let mut failed = pin!(wal.failed());
+        assert!(failed.as_mut().now_or_never().is_none(), "nothing is wrong yet");
+        disk.lock().fail_sync_in = Some(0);
+        wal.purge(Position { term: 1, index: 0 }, Box::new(|_| ()));
+        assert!(failed.await.to_string().contains("the disk failed"));
+        assert!(wal.failed().now_or_never().is_some(), "it is known ever after");
     });
 }
 
