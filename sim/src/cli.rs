@@ -12,7 +12,7 @@ use clap::Parser;
 use crate::engine::Engine;
 use crate::meta;
 use crate::nemesis::Kind;
-use crate::run::{self, Options, Report, Scene};
+use crate::run::{self, Operations, Options, Report, Scene};
 use crate::trace;
 use crate::world::hold;
 
@@ -165,16 +165,31 @@ fn one<E: Engine>(args: &Args) -> bool {
 }
 
 fn drawn(scene: &Scene) -> String {
-    let Scene { seed, nodes, spare, setup, span, tick, latency, jitter, draw, mix, locks } = scene;
+    let Scene { seed, nodes, spare, setup, span, tick, latency, jitter, draw, mix, locks, watchers, tenants } = scene;
     let crate::workload::locks::Mix { lockers, locks, ttl } = locks;
     let crate::server::Setup { checkpoint_every, trailing, .. } = setup;
-    let crate::workload::kv::Mix { clients, keys, reads, deletes, compares, abandons, pause, padding } = mix;
+    let crate::workload::kv::Mix {
+        clients,
+        keys,
+        pairs,
+        machines,
+        reads,
+        deletes,
+        compares,
+        abandons,
+        waits,
+        doomed,
+        pause,
+        padding,
+    } = mix;
     format!(
         "seed     {seed}\ncluster  {nodes} servers and {spare} to join, {span:?} of storm, steps of {tick:?}, latency to {latency:?}, \
          jitter {jitter}‰\nlog      a checkpoint every {checkpoint_every:?}, {trailing} entries behind it\n\
-         clients  {clients} on {keys} keys, pause to {pause:?}; {reads}‰ reads, {deletes}‰ deletes, {compares}‰ compares, \
-         {abandons}‰ abandoned, values of {padding} bytes\n\
-         lockers  {lockers} on {locks} locks, sessions of up to {ttl} s\nfaults   {draw}"
+         clients  {clients} on {keys} keys, {pairs} pairs, {machines} machines, pause to {pause:?}; {reads}‰ reads ({waits}‰ of \
+         them wait), {deletes}‰ deletes, {compares}‰ compares, {abandons}‰ abandoned, {doomed}‰ doomed, values of {padding} \
+         bytes\n\
+         others   {lockers} lockers on {locks} locks, sessions of up to {ttl} s; {watchers} watchers; {tenants} tenants\n\
+         faults   {draw}"
     )
 }
 
@@ -184,17 +199,17 @@ fn hash_line(report: &Report) -> String {
 }
 
 fn summary(report: &Report, took: Duration) -> String {
-    let (operations, answered) = report.operations;
+    let Operations { all, answered, .. } = report.operations;
     let (holds, fenced) = report.locks;
     let (hash, events) = report.trace;
     let seconds = report.time.as_secs_f64();
     let together = report.together_after.map_or_else(|| "never".into(), |after| format!("after {after:?}"));
     format!(
-        "result   {seconds:.1} virtual seconds in {:.2} s ({:.0} per second); {operations} operations ({:.0} per virtual second), {answered} answered; \
+        "result   {seconds:.1} virtual seconds in {:.2} s ({:.0} per second); {all} operations ({:.0} per virtual second of storm), {answered} answered; \
          {holds} holds of locks, {fenced} fenced writes; {} starts; together {together}\ntrace    {hash:016x} of {events} events\n\n{}",
         took.as_secs_f64(),
         seconds / took.as_secs_f64(),
-        operations as f64 / seconds,
+        report.operations.in_storm as f64 / report.scene.span.as_secs_f64(),
         report.boots,
         report.checks
     )
@@ -224,6 +239,8 @@ struct Totals {
     runs: u64,
     time: Duration,
     operations: usize,
+    in_storm: usize,
+    storm: Duration,
     answered: usize,
     locks: (usize, usize),
     boots: u64,
@@ -238,8 +255,10 @@ impl Totals {
     fn add(&mut self, report: &Report, args: &Args) {
         self.runs += 1;
         self.time += report.time;
-        self.operations += report.operations.0;
-        self.answered += report.operations.1;
+        self.operations += report.operations.all;
+        self.answered += report.operations.answered;
+        self.in_storm += report.operations.in_storm;
+        self.storm += report.scene.span;
         self.locks.0 += report.locks.0;
         self.locks.1 += report.locks.1;
         self.boots += u64::from(report.boots);
@@ -308,7 +327,7 @@ fn table(totals: &Totals, took: Duration) -> String {
     row("virtual seconds", format!("{:.0}", totals.time.as_secs_f64()));
     row("  per second", format!("{rate:.0}"));
     row("operations", totals.operations.to_string());
-    row("  per virtual second", format!("{:.0}", totals.operations as f64 / totals.time.as_secs_f64()));
+    row("  per virtual second of storm", format!("{:.0}", totals.in_storm as f64 / totals.storm.as_secs_f64()));
     row("  answered", totals.answered.to_string());
     row("holds of locks", totals.locks.0.to_string());
     row("fenced writes", totals.locks.1.to_string());

@@ -90,6 +90,8 @@ impl Cluster {
 
     /// Does what is due before the engine's next step.
     pub fn step(&mut self, hosts: &mut dyn Hosts, now: Duration) {
+        // Before a fault ends, so that a server that fails in its last step has its excuse.
+        (0..self.servers.len()).for_each(|node| self.excuse(node));
         for step in self.nemesis.due(now) {
             match step {
                 Step::Begin(fault, until) => self.begin(hosts, now, &fault, until),
@@ -115,11 +117,16 @@ impl Cluster {
         hosts.set_latency(self.usual_latency);
     }
 
+    /// A disk that fails is reason enough for a server to end, until its next start.
+    fn excuse(&mut self, node: usize) {
+        let faults = self.servers[node].machine.disk.faults();
+        self.excused[node] |= faults.errors_per_mille > 0 || faults.full || faults.sync_failed;
+    }
+
     /// The process's end, and its next start.
     fn follow(&mut self, hosts: &mut dyn Hosts, now: Duration, node: usize) {
         let server = self.servers[node].clone();
-        let faults = server.machine.disk.faults();
-        self.excused[node] |= faults.errors_per_mille > 0 || faults.full || faults.sync_failed;
+        self.excuse(node);
         if let Some(exit) = server.take_exit() {
             let again = match self.status[node] {
                 Status::Stopping(again) => again,

@@ -16,7 +16,7 @@ use crate::check::NodeView;
 use crate::event;
 use crate::server::Server;
 use crate::workload::http::{Http, Reply};
-use crate::workload::{Phase, Shared, kv, locks};
+use crate::workload::{Phase, Shared, kv, locks, waits};
 use crate::world::hold;
 
 /// Between two looks.
@@ -69,6 +69,8 @@ pub async fn observe(
                 fail(&shared, !answered, || "a read in calm was not answered".into());
                 let free = locks::audit(&world, &shared, &enlisted(&servers), &locks).await;
                 fail(&shared, free.is_err(), || free.unwrap_err());
+                let told = waits::audit(number, &world, &shared, &enlisted(&servers)).await;
+                fail(&shared, told.is_err(), || told.unwrap_err());
                 shared.enter(Phase::Over);
             } else if waited > TOGETHER {
                 let views: Vec<String> = views.iter().map(shown).collect();

@@ -24,7 +24,7 @@ use crate::rng::Rng;
 use crate::server::{Server, Setup};
 use crate::trace;
 use crate::workload::kv::{self, Mix};
-use crate::workload::{Phase, Shared, locks, operator};
+use crate::workload::{Phase, Shared, locks, operator, tenants, waits};
 use crate::world::{Machine, hold};
 
 /// How long calm may last before the run is ended: the observer should have ended it long before.
@@ -69,6 +69,10 @@ pub struct Scene {
     pub mix: Mix,
     /// What the lockers do.
     pub locks: locks::Mix,
+    /// Clients that follow a register.
+    pub watchers: u32,
+    /// Clients whose sessions live by checks.
+    pub tenants: u32,
 }
 
 impl Scene {
@@ -99,6 +103,8 @@ impl Scene {
             draw: Draw::new(seed, nodes + spare, spare, span, &options.faults),
             mix: Mix::draw(seed),
             locks: locks::Mix::draw(seed),
+            watchers: Rng::named(seed, "watchers").between(1, 3) as u32,
+            tenants: Rng::named(seed, "tenants").below(3) as u32,
         }
     }
 
@@ -107,12 +113,15 @@ impl Scene {
         self.nodes + self.spare
     }
 
-    /// The hosts' names: servers, clients, lockers, the operator, the observer.
+    /// The hosts' names: servers, clients, lockers, watchers, tenants, the operator, the observer.
     pub fn names(&self) -> Vec<String> {
         let servers = (1..=self.servers()).map(|number| format!("n{number}"));
         let clients = (1..=self.mix.clients).map(|number| format!("c{number}"));
         let lockers = (1..=self.locks.lockers).map(|number| format!("l{number}"));
-        servers.chain(clients).chain(lockers).chain(["op".into(), "obs".into()]).collect()
+        let watchers = (1..=self.watchers).map(|number| format!("w{number}"));
+        let tenants = (1..=self.tenants).map(|number| format!("t{number}"));
+        let rest = ["op".into(), "obs".into()];
+        servers.chain(clients).chain(lockers).chain(watchers).chain(tenants).chain(rest).collect()
     }
 
     /// Sets the scene up on hosts with these addresses, in the order of [`Self::names`].
@@ -139,6 +148,7 @@ impl Scene {
             clients: ips.iter().copied().zip(machines).skip(count).collect(),
             servers,
             violation: None,
+            in_storm: 0,
             ended: Duration::ZERO,
         }
     }
@@ -156,6 +166,7 @@ pub struct Stage {
     shared: Arc<Shared>,
     clients: Vec<(IpAddr, Arc<Machine>)>,
     violation: Option<String>,
+    in_storm: usize,
     ended: Duration,
 }
 
@@ -175,6 +186,13 @@ impl Stage {
             } else if number == last - 1 {
                 let rng = Rng::named(seed, "operator");
                 Box::new(move |world| Box::pin(operator::run(world, shared, servers, rng)))
+            } else if id > mix.clients + locks.lockers + self.scene.watchers {
+                let rng = Rng::named(seed, &format!("tenant/{id}"));
+                Box::new(move |world| Box::pin(tenants::tenant(id, world, shared, rng)))
+            } else if id > mix.clients + locks.lockers {
+                let mut rng = Rng::named(seed, &format!("watcher/{id}"));
+                let name = rng.pick(&mix.names()).clone();
+                Box::new(move |world| Box::pin(waits::watcher(id, world, shared, name, rng)))
             } else if id > mix.clients {
                 let rng = Rng::named(seed, &format!("locker/{id}"));
                 Box::new(move |world| Box::pin(locks::locker(id, world, machine_of, shared, locks, rng)))
@@ -194,6 +212,7 @@ impl Stage {
         if self.shared.phase() == Phase::Storm && now >= self.scene.span {
             crate::event!("calm", "");
             self.cluster.calm(hosts);
+            self.in_storm = hold(&self.shared.history).history().operations().len();
             self.shared.enter(Phase::Calm);
         }
         self.violation = self.cluster.violation.take();
@@ -202,6 +221,17 @@ impl Stage {
         }
         self.violation.is_some() || self.shared.phase() == Phase::Over
     }
+}
+
+/// Operations of clients, counted.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Operations {
+    /// All of them.
+    pub all: usize,
+    /// Those that were answered.
+    pub answered: usize,
+    /// Those that began in the storm.
+    pub in_storm: usize,
 }
 
 /// What became of a run.
@@ -213,8 +243,8 @@ pub struct Report {
     pub trace: (u64, u64),
     /// Virtual time.
     pub time: Duration,
-    /// Operations of clients, and how many of them were answered.
-    pub operations: (usize, usize),
+    /// What clients did with registers.
+    pub operations: Operations,
     /// Holds of locks, and writes fenced by them.
     pub locks: (usize, usize),
     /// Faults that came to pass.
@@ -287,6 +317,8 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
     let mut violations: Vec<(&'static str, String)> = Vec::new();
     violations.extend(stage.violation.map(|text| ("process", text)));
     violations.extend(observations.violation.map(|text| ("liveness", text)));
+    let contradictions = std::mem::take(&mut *hold(&stage.shared.contradictions));
+    violations.extend(contradictions.into_iter().map(|(id, text)| ("contradiction", format!("{id}: {text}"))));
     violations.extend(checks.violations().map(|(checker, violation)| (checker, violation.to_string())));
     let operations = history.operations();
     // Tasks and their worlds hold each other, and an engine may not drop them all: what is large is let go of here.
@@ -294,7 +326,11 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
     Report {
         trace,
         time: stage.ended,
-        operations: (operations.len(), operations.iter().filter(|operation| operation.end.is_some()).count()),
+        operations: Operations {
+            all: operations.len(),
+            answered: operations.iter().filter(|operation| operation.end.is_some()).count(),
+            in_storm: stage.in_storm,
+        },
         locks: (book.claims.len(), book.writes.len()),
         faults: stage.cluster.happened,
         lines: stage.cluster.lines,
@@ -312,7 +348,7 @@ fn failed(scene: Scene, error: String) -> Report {
         scene,
         trace: (0, 0),
         time: Duration::ZERO,
-        operations: (0, 0),
+        operations: Operations::default(),
         locks: (0, 0),
         faults: BTreeMap::new(),
         lines: Vec::new(),

@@ -1,8 +1,8 @@
 //! R4: the index of non-stale reads never goes back.
 //!
 //! In real time, over all clients and servers: a read that starts after another has ended answers no smaller index. That
-//! must hold for two reads of one key, found or missing. And because a missing key is answered with the index of the whole
-//! table (consul.md 2.1), it must hold for a read that misses any key after a read of any other. No index is 0, which to a
+//! must hold for two reads of one register, found or missing. And because a missing key is answered with the index of the whole
+//! table (consul.md 2.1), it must hold for a read that misses any key after a read of any other; for machines as well. No index is 0, which to a
 //! client means "do not wait".
 //!
 //! It says nothing about values: [`revision_order`](super::revision_order) does.
@@ -17,11 +17,15 @@ pub fn check_key(operations: &[&Operation]) -> Verdict {
     operations.iter().find_map(|read| step_back(read, &past)).unwrap_or(Verdict::Ok)
 }
 
-/// Checks the reads that missed their key against all others.
-pub fn check_table(history: &History) -> Verdict {
-    let past = past(history.operations());
-    let missing = history.operations().iter().filter(|operation| operation.found().is_none());
-    missing.into_iter().find_map(|read| step_back(read, &past)).unwrap_or(Verdict::Ok)
+/// What has an index as a whole, by the letters that its registers' names begin with: keys, machines.
+pub const SUBJECTS: [&[char]; 2] = [&['k', 'p'], &['m']];
+
+/// Checks the reads that missed their register against all others of the same subject.
+pub fn check_subject(history: &History, letters: &[char]) -> Verdict {
+    let of_subject = || history.operations().iter().filter(|operation| operation.key.starts_with(letters));
+    let past = past(of_subject());
+    let mut missing = of_subject().filter(|operation| operation.found().is_none());
+    missing.find_map(|read| step_back(read, &past)).unwrap_or(Verdict::Ok)
 }
 
 fn past<'a>(operations: impl IntoIterator<Item = &'a Operation>) -> Past<'a> {

@@ -8,7 +8,8 @@
 //! | [`revision_order`] | R1, R2, R3 | Gibbons and Korach 1997, with the server's revisions as the order of writes |
 //! | [`linear`] | R1 | Wing and Gong 1993, Lowe 2017 |
 //! | [`index`] | R4 | |
-//! | [`locks`] | G1, G2, G3: L1, L2, L4, L6, L10 | |
+//! | [`locks`] | G1, G2, G3: L1, L2, L4, L10 | |
+//! | contradictions | what one client alone can tell: L6, L8, L9, L12, L13, L19, R1, R4 | |
 //! | [`raft`] | R6, L18, election safety, state machine safety | Ongaro and Ousterhout 2014 |
 
 pub mod index;
@@ -59,7 +60,9 @@ pub fn run(history: &History, book: &Book, views: &[NodeView], budget: u64) -> R
         report.add("linear", Some(key), linear::check(&operations, budget));
         report.add("index", Some(key), index::check_key(&operations));
     }
-    report.add("index", None, index::check_table(history));
+    for subject in index::SUBJECTS {
+        report.add("index", None, index::check_subject(history, subject));
+    }
     report.add("locks", None, locks::check(book));
     report.add("raft", None, raft::check(views));
     report

@@ -1,23 +1,23 @@
-//! Registers under contention: clients put, read, compare-and-set and delete a few keys, and write down what they saw.
+//! Registers under contention: clients put, read, compare-and-set and delete a few of them, and write down what they saw.
 //!
 //! No two writes have the same value, so a read tells which write it saw. Some clients give up early, hang up, and turn to
-//! another server; some number their writes with `X-Quorate-Request-Id` and repeat them until they are answered.
+//! another server; some number their writes with `X-Quorate-Request-Id`, repeat them until they are answered, and now and
+//! then once more (L13). Some reads wait for what comes after the last one. What registers are made of is in `registers.rs`.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Method;
-use quorate::api::kv::KvEntry;
 use quorate::world::World;
 use uuid::Uuid;
 
-use super::http::{Http, Reply};
+use super::http::Http;
+use super::registers::{Ask, Kind, Put};
 use super::{Phase, Shared};
 use crate::cluster::RESPAWN;
 use crate::event;
-use crate::history::{Call, Found, Outcome};
+use crate::history::{Call, Outcome};
 use crate::rng::Rng;
 use crate::world::hold;
 
@@ -35,6 +35,10 @@ pub struct Mix {
     pub clients: u32,
     /// Keys they share.
     pub keys: u64,
+    /// Pairs of keys, written in transactions.
+    pub pairs: u64,
+    /// Machines in the catalog.
+    pub machines: u64,
     /// Of a thousand operations, so many are reads.
     pub reads: u64,
     /// Of a thousand writes, so many are deletes.
@@ -43,6 +47,10 @@ pub struct Mix {
     pub compares: u64,
     /// Of a thousand operations, so many are abandoned soon.
     pub abandons: u64,
+    /// Of a thousand reads, so many wait for a change.
+    pub waits: u64,
+    /// Of a thousand puts of pairs, so many must fail as a whole.
+    pub doomed: u64,
     /// Longest pause between two operations of a client.
     pub pause: Duration,
     /// Bytes that values are padded to: large ones fill log segments, and make checkpoints and purges.
@@ -62,20 +70,25 @@ impl Mix {
             abandons: rng.between(0, 60),
             pause: Duration::from_millis(rng.between(5, 60)),
             padding: if rng.chance(150) { rng.between(20_000, 120_000) as usize } else { 0 },
+            pairs: rng.below(3),
+            machines: rng.below(3),
+            waits: rng.below(200),
+            doomed: rng.below(300),
         }
     }
 
-    /// The keys.
+    /// The registers.
     pub fn names(&self) -> Vec<String> {
-        (0..self.keys).map(|number| format!("k{number}")).collect()
+        let all = |letter, count| (0..count).map(move |number| format!("{letter}{number}"));
+        all('k', self.keys).chain(all('p', self.pairs)).chain(all('m', self.machines)).collect()
     }
 }
 
 /// One client, until the storm is over.
 pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, rng: Rng) {
     let keys = mix.names();
-    let mut client = Client::new(number, world, shared, rng);
-    client.padding = mix.padding;
+    let mut client = Client::new(&shared.servers.clone(), number, world, shared, rng);
+    (client.padding, client.waits, client.doomed) = (mix.padding, mix.waits, mix.doomed);
     while client.shared.phase() == Phase::Storm {
         let key = client.rng.pick(&keys).clone();
         let call = client.choose(&key, &mix);
@@ -92,7 +105,7 @@ pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, rn
 
 /// Reads every key once through each of these servers: what the run left behind must be what the history says.
 pub async fn audit(number: u32, world: World, shared: Arc<Shared>, servers: &[SocketAddr], keys: &[String]) -> bool {
-    let mut client = Client::new(number, world, shared, Rng::new(0));
+    let mut client = Client::new(servers, number, world, shared, Rng::new(0));
     let mut answered = true;
     for server in servers {
         client.http.turn_to(*server);
@@ -112,30 +125,55 @@ pub async fn audit(number: u32, world: World, shared: Arc<Shared>, servers: &[So
     answered
 }
 
-struct Client {
+/// One client of registers.
+pub(super) struct Client {
     number: u32,
     world: World,
     shared: Arc<Shared>,
     rng: Rng,
     http: Http,
-    /// The modify index last seen of each key: what a comparison asks for.
-    seen: BTreeMap<String, u64>,
+    /// Whom it turns to.
+    servers: Vec<SocketAddr>,
+    /// Of each register the modify index last seen, which a comparison asks for, and the index to wait after.
+    seen: BTreeMap<String, (u64, u64)>,
     /// Names this client in request ids.
     incarnation: Uuid,
     writes: u64,
     padding: usize,
+    waits: u64,
+    doomed: u64,
 }
 
 impl Client {
-    fn new(number: u32, world: World, shared: Arc<Shared>, mut rng: Rng) -> Self {
-        let server = *rng.pick(&shared.servers);
-        let http = Http::new(&world, server);
+    /// A client of these servers that does nothing out of the ordinary.
+    pub(super) fn new(servers: &[SocketAddr], number: u32, world: World, shared: Arc<Shared>, mut rng: Rng) -> Self {
+        let servers = servers.to_vec();
+        let http = Http::new(&world, *rng.pick(&servers));
         let incarnation = world.entropy.uuid();
-        Client { number, world, shared, rng, http, seen: BTreeMap::new(), incarnation, writes: 0, padding: 0 }
+        let (seen, writes) = (BTreeMap::new(), 0);
+        Client { number, world, shared, rng, http, servers, seen, incarnation, writes, padding: 0, waits: 0, doomed: 0 }
     }
 
+    /// A value that nobody else writes.
+    fn fresh_value(&mut self) -> u64 {
+        self.writes += 1;
+        u64::from(self.number) * 1_000_000 + self.writes
+    }
+
+    /// Overwrites a register.
+    pub(super) async fn put(&mut self, name: &str) -> Outcome {
+        let call = Call::Put { value: self.fresh_value(), cas: None };
+        self.operate(name, call, PATIENCE).await
+    }
+
+    /// Reads a register.
+    pub(super) async fn get(&mut self, name: &str) -> Outcome {
+        self.operate(name, Call::Get, PATIENCE).await
+    }
+
+    /// Goes on with another server.
     fn turn(&mut self) {
-        let server = *self.rng.pick(&self.shared.servers);
+        let server = *self.rng.pick(&self.servers);
         self.http.turn_to(server);
     }
 
@@ -143,14 +181,13 @@ impl Client {
         if self.rng.chance(mix.reads) {
             return Call::Get;
         }
-        let seen = self.seen.get(key).copied().unwrap_or(0);
-        let cas = self.rng.chance(mix.compares).then_some(seen);
+        let seen = self.seen.get(key).map_or(0, |(modified, _)| *modified);
+        let cas = (Kind::of(key).compares() && self.rng.chance(mix.compares)).then_some(seen);
         if self.rng.chance(mix.deletes) {
             // Deleting only what is not there asks for nothing.
             return Call::Delete { cas: cas.filter(|index| *index > 0) };
         }
-        self.writes += 1;
-        Call::Put { value: u64::from(self.number) * 1_000_000 + self.writes, cas }
+        Call::Put { value: self.fresh_value(), cas }
     }
 
     async fn operate(&mut self, key: &str, call: Call, patience: Duration) -> Outcome {
@@ -171,45 +208,69 @@ impl Client {
     }
 
     async fn read(&mut self, key: &str, patience: Duration) -> Outcome {
-        let query = if self.rng.chance(300) { "?consistent" } else { "" };
-        let path = format!("/v1/kv/{key}{query}");
-        match self.http.send(Method::GET, &path, None, String::new(), patience).await {
-            Reply::Answer { status: 200, index, body, .. } => {
-                let Some(entry) = parse(&body) else {
-                    event!("error", "unreadable answer {body:?}");
-                    return Outcome::Unknown;
-                };
-                self.seen.insert(key.into(), entry.modify_index);
-                Outcome::Read { found: Some(entry), index }
-            }
-            Reply::Answer { status: 404, index, .. } => {
-                self.seen.insert(key.into(), 0);
-                Outcome::Read { found: None, index }
-            }
-            // A read changes nothing, so one without an answer says nothing.
-            _ => Outcome::Failed,
+        let kind = Kind::of(key);
+        let mut ask = kind.get(key);
+        let (_, seen) = self.seen.get(key).copied().unwrap_or_default();
+        if kind == Kind::Pair && self.rng.chance(300) {
+            ask = Kind::get_in_transaction(key);
+        } else if patience == PATIENCE && seen > 0 && self.rng.chance(self.waits) {
+            ask.path += &format!("&index={seen}&wait={}ms", self.rng.between(10, 500));
         }
+        if self.rng.chance(300) {
+            ask.path += "&consistent";
+        }
+        let reply = self.http.send(ask.method, &ask.path, None, ask.body, patience).await;
+        let outcome = kind.read(&reply).unwrap_or_else(|sentence| {
+            self.shared.contradict("R1", format!("client {} read {key}: {sentence}", self.number));
+            Outcome::Failed
+        });
+        if let Outcome::Read { found, index } = outcome {
+            self.seen.insert(key.into(), (found.map_or(0, |found| found.modify_index), index));
+        }
+        outcome
     }
 
     async fn write(&mut self, key: &str, call: Call, patience: Duration) -> Outcome {
-        let (method, mut path, cas, body) = match call {
+        let kind = Kind::of(key);
+        let late = self.rng.chance(500);
+        let (ask, doomed) = match call {
             Call::Put { value, cas } => {
-                (Method::PUT, format!("/v1/kv/{key}"), cas, value.to_string() + &" ".repeat(self.padding))
+                let doomed = kind == Kind::Pair && self.rng.chance(self.doomed);
+                (kind.put(key, Put { value, padding: self.padding, cas, late, doomed }), doomed)
             }
-            Call::Delete { cas } => (Method::DELETE, format!("/v1/kv/{key}"), cas, String::new()),
+            Call::Delete { cas } => (kind.delete(key, cas, late), false),
             Call::Get => unreachable!("reads go elsewhere"),
         };
-        if let Some(index) = cas {
-            path = format!("{path}?cas={index}");
+        let outcome = self.send(kind, &ask, patience).await;
+        if !doomed {
+            return outcome;
         }
+        // Whatever the answer was: it can never be applied, so nobody may ever read it.
+        if outcome == (Outcome::Written { applied: true }) {
+            let sentence = format!("client {} wrote {key}, although a part of it could not be done", self.number);
+            self.shared.contradict("R1", sentence);
+        }
+        Outcome::Failed
+    }
+
+    async fn send(&mut self, kind: Kind, ask: &Ask, patience: Duration) -> Outcome {
         // Only a numbered write may be repeated without risk.
         let id = self.rng.chance(500).then(|| self.next_id());
         let mut maybe_applied = false;
         for attempt in 1..=ATTEMPTS {
-            let reply = self.http.send(method.clone(), &path, id.as_deref(), body.clone(), patience).await;
-            match written(&reply) {
+            let outcome = self.send_once(kind, ask, id.as_deref(), patience).await;
+            match outcome {
                 Outcome::Failed if maybe_applied => {}
                 Outcome::Unknown => maybe_applied = true,
+                Outcome::Written { .. } if id.is_some() && self.rng.chance(50) => {
+                    self.turn();
+                    let again = self.send_once(kind, ask, id.as_deref(), patience).await;
+                    if matches!(again, Outcome::Written { .. }) && again != outcome {
+                        let sentence = format!("{id:?} was answered with {outcome}, then with {again}: {}", ask.path);
+                        self.shared.contradict("L13", sentence);
+                    }
+                    return outcome;
+                }
                 outcome => return outcome,
             }
             if id.is_none() || attempt == ATTEMPTS || patience < PATIENCE {
@@ -222,29 +283,14 @@ impl Client {
         if maybe_applied { Outcome::Unknown } else { Outcome::Failed }
     }
 
+    async fn send_once(&mut self, kind: Kind, ask: &Ask, id: Option<&str>, patience: Duration) -> Outcome {
+        let reply = self.http.send(ask.method.clone(), &ask.path, id, ask.body.clone(), patience).await;
+        kind.written(&reply)
+    }
+
     /// `<incarnation>/<sequence>/<acknowledged-below>`: it repeats only its last write.
     fn next_id(&mut self) -> String {
         self.writes += 1;
         format!("{}/{}/{}", self.incarnation, self.writes, self.writes)
-    }
-}
-
-fn parse(body: &[u8]) -> Option<Found> {
-    let [entry]: [KvEntry; 1] = serde_json::from_slice::<Vec<KvEntry>>(body).ok()?.try_into().ok()?;
-    let value = std::str::from_utf8(&entry.value).ok()?.trim_end().parse().ok()?;
-    Some(Found { value, modify_index: entry.modify_index, create_index: entry.create_index })
-}
-
-/// What a write's answer proves. In doubt: nothing.
-fn written(reply: &Reply) -> Outcome {
-    let Reply::Answer { status, body, .. } = reply else {
-        return if matches!(reply, Reply::NotSent) { Outcome::Failed } else { Outcome::Unknown };
-    };
-    match (status, &body[..]) {
-        (200, b"true") => Outcome::Written { applied: true },
-        (200, b"false") => Outcome::Written { applied: false },
-        (400 | 409 | 413 | 429 | 503, _) => Outcome::Failed,
-        (500, text) if text.starts_with(b"No cluster leader") || text.starts_with(b"write refused") => Outcome::Failed,
-        _ => Outcome::Unknown,
     }
 }

@@ -1,8 +1,8 @@
 //! Locks: clients make sessions, hold locks, renew them or let them run out, and believe in them exactly as long as G1 allows.
 //!
 //! A holder counts its lease from before it sent the create or renewal that was answered, on its own clock, which runs up to
-//! 1 % fast or slow. While it believes, it writes fenced by its lock; after it has stopped it tries once more, which nobody may
-//! see. What it believed and when, in true time, is for `check::locks`.
+//! 1 % fast or slow. While it believes, it writes fenced by its lock and looks who holds it; after it has stopped it tries once
+//! more, which nobody may see. What it believed and when, in true time, is for `check::locks`.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,8 +50,6 @@ pub struct Book {
     pub claims: Vec<Claim>,
     /// Every fenced write that was done.
     pub writes: Vec<FencedWrite>,
-    /// Sessions that ended while their leases ran.
-    pub lost: Vec<String>,
     /// Holds that were ended by destroying their session, while its lease ran.
     pub destroyed: Vec<Destroyed>,
 }
@@ -98,7 +96,7 @@ pub struct Destroyed {
 /// One locker, until the storm is over.
 pub async fn locker(number: u32, world: World, machine: Arc<Machine>, shared: Arc<Shared>, mix: Mix, mut rng: Rng) {
     let http = Http::new(&world, *rng.pick(&shared.servers));
-    let mut locker = Locker { number, world, machine, shared, rng, http, session: None };
+    let mut locker = Locker { number, world, machine, shared, rng, http, session: None, former: Vec::new() };
     while locker.shared.phase() == Phase::Storm {
         if !locker.has_session() && !locker.create(mix.ttl).await {
             locker.turn();
@@ -125,6 +123,8 @@ struct Locker {
     rng: Rng,
     http: Http,
     session: Option<Session>,
+    /// Holds that it has released: session, lock, fence.
+    former: Vec<(String, String, u64)>,
 }
 
 #[derive(Clone)]
@@ -221,7 +221,7 @@ impl Locker {
             let (now, left) = (self.true_time(self.now()), session.until.since(self.now()));
             let text =
                 format!("client {}: {how}, at {now:?}, with {left:?} of its lease left: {}", self.number, session.id);
-            hold(&self.shared.book).lost.push(text);
+            self.shared.contradict("L6", text);
         }
         self.session = None;
     }
@@ -261,6 +261,11 @@ impl Locker {
         while self.has_session() && self.now() < stop && self.shared.phase() == Phase::Storm {
             until = self.session.as_ref().map_or(until, |session| session.until);
             number += 1;
+            if self.rng.chance(300) {
+                self.look(lock, fence).await;
+            } else if self.rng.chance(100) {
+                self.release_again(lock, fence).await;
+            }
             self.write(lock, fence, number).await;
             self.pause(10, 200).await;
             self.renew().await;
@@ -280,9 +285,11 @@ impl Locker {
     /// Releases the lock, or destroys its session, or just stops: then the belief goes on to the end of the lease.
     async fn let_go(&mut self, lock: &str, fence: u64) {
         let Some(session) = self.session.clone() else { return };
-        if self.rng.chance(500) {
-            let path = format!("/v1/kv/{lock}?release={}&fence={fence}", session.id);
-            self.http.send(Method::PUT, &path, None, String::new(), PATIENCE).await;
+        if self.rng.chance(400) {
+            self.release(&session.id, lock, fence).await;
+            self.former.push((session.id, lock.into(), fence));
+        } else if self.rng.chance(200) {
+            self.delete(lock, fence).await;
         } else if self.rng.chance(500) {
             let sent = self.true_time(self.now());
             let path = format!("/v1/session/destroy/{}", session.id);
@@ -293,6 +300,9 @@ impl Locker {
                 let destroyed = Destroyed { lock: lock.into(), fence, delay: session.delay, sent };
                 hold(&self.shared.book).destroyed.push(destroyed);
             }
+            if done {
+                self.gone(&session.id, lock).await;
+            }
             self.session = None;
         } else {
             let (from, until) = (self.true_time(self.now()), self.true_time(session.until));
@@ -301,6 +311,63 @@ impl Locker {
             self.session = None;
             // It is silent for about as long as its lease lasts.
             self.pause(100, 3_000).await;
+        }
+    }
+
+    /// Whether the server says that this hold has ended now.
+    async fn release(&mut self, session: &str, lock: &str, fence: u64) -> bool {
+        let path = format!("/v1/kv/{lock}?release={session}&fence={fence}");
+        let reply = self.http.send(Method::PUT, &path, None, String::new(), PATIENCE).await;
+        matches!(&reply, Reply::Answer { status: 200, body, .. } if &body[..] == b"true")
+    }
+
+    /// Releases once more what it has released before: late, and of no effect on what it holds now.
+    async fn release_again(&mut self, lock: &str, fence: u64) {
+        let Some((session, lock, former)) = self.former.iter().find(|former| former.1 == lock).cloned() else { return };
+        if former < fence && self.release(&session, &lock, former).await {
+            let sentence = format!("a late release of {lock} under fence {former} ended something: {fence} is held");
+            self.shared.contradict("L12", sentence);
+        }
+    }
+
+    /// Deletes the lock's key, if it is held under this fence: its next fence must be larger all the same (L16).
+    async fn delete(&mut self, lock: &str, fence: u64) {
+        let body = format!(
+            r#"[{{"KV": {{"Verb": "check-fence", "Key": "{lock}", "Index": {fence}}}}},
+                {{"KV": {{"Verb": "delete", "Key": "{lock}"}}}}]"#
+        );
+        self.http.send(Method::PUT, "/v1/txn", None, body, PATIENCE).await;
+    }
+
+    /// Looks who holds the lock: while it believes, it must be this session under this fence.
+    async fn look(&mut self, lock: &str, fence: u64) {
+        let Some(session) = self.session.clone() else { return };
+        let path = format!("/v1/kv/{lock}");
+        let Reply::Answer { status, fence: shown, body, .. } =
+            self.http.send(Method::GET, &path, None, String::new(), PATIENCE).await
+        else {
+            return self.turn();
+        };
+        let own = status == 200 && shown == Some(fence) && holder(&body).as_deref() == Some(&session.id);
+        if matches!(status, 200 | 404) && !own && self.has_session() {
+            let body = String::from_utf8_lossy(&body);
+            let sentence =
+                format!("client {} holds {lock} under {fence}, and reads {status} {shown:?} {body}", self.number);
+            self.shared.contradict("L19", sentence);
+        }
+    }
+
+    /// The end of a session was acknowledged: it holds nothing any more, and is granted nothing.
+    async fn gone(&mut self, session: &str, lock: &str) {
+        let path = format!("/v1/kv/{lock}");
+        let reply = self.http.send(Method::GET, &path, None, String::new(), PATIENCE).await;
+        if matches!(&reply, Reply::Answer { status: 200, body, .. } if holder(body).as_deref() == Some(session)) {
+            self.shared.contradict("L9", format!("{lock} is held by session {session} after its end"));
+        }
+        let path = format!("{path}?acquire={session}");
+        let reply = self.http.send(Method::PUT, &path, None, String::new(), PATIENCE).await;
+        if matches!(&reply, Reply::Answer { status: 200, body, .. } if &body[..] == b"true") {
+            self.shared.contradict("L8", format!("{lock} was granted to session {session} after its end"));
         }
     }
 
@@ -323,6 +390,12 @@ impl Locker {
     fn true_time(&self, local: Instant) -> Duration {
         self.machine.drift.true_time(local)
     }
+}
+
+/// The session that holds a key.
+fn holder(body: &[u8]) -> Option<String> {
+    let body: Value = serde_json::from_slice(body).ok()?;
+    Some(body.pointer("/0/Session")?.as_str()?.to_owned())
 }
 
 /// In calm: every session ends, and every lock is granted. Says what is not so.

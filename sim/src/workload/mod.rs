@@ -7,6 +7,9 @@ pub mod http;
 pub mod kv;
 pub mod locks;
 pub mod operator;
+pub mod registers;
+pub mod tenants;
+pub mod waits;
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -24,6 +27,10 @@ pub struct Shared {
     pub history: Mutex<Recorder>,
     /// What the lockers did and believed.
     pub book: Mutex<locks::Book>,
+    /// What contradicts itself already in what one client saw: the invariant, and a sentence.
+    pub contradictions: Mutex<Vec<(&'static str, String)>>,
+    /// What the watchers saw last.
+    pub watched: Mutex<waits::Watched>,
     /// What the observer saw.
     pub observations: Mutex<Observations>,
     /// What the operator is to do.
@@ -49,10 +56,18 @@ impl Shared {
             servers,
             history: Mutex::default(),
             book: Mutex::default(),
+            contradictions: Mutex::default(),
+            watched: Mutex::default(),
             observations: Mutex::default(),
             errands: Arc::default(),
             phase: AtomicU8::new(Phase::Storm as u8),
         })
+    }
+
+    /// Something cannot be.
+    pub fn contradict(&self, invariant: &'static str, sentence: String) {
+        crate::event!("wrong", "{invariant} {sentence}");
+        crate::world::hold(&self.contradictions).push((invariant, sentence));
     }
 
     /// The largest fence that a lock was held under.

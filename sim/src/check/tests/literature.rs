@@ -145,16 +145,22 @@ fn an_index_that_goes_back_is_found() {
     let check = |operations: Vec<Operation>| {
         let history = history(operations);
         let all: Vec<&Operation> = history.operations().iter().collect();
-        (index::check_key(&all).is_violation(), index::check_table(&history).is_violation())
+        (index::check_key(&all).is_violation(), index::check_subject(&history, index::SUBJECTS[0]).is_violation())
     };
     assert_eq!(check(vec![miss(1, 2, 5), miss(3, 4, 4)]), (true, true));
     assert_eq!(check(vec![miss(1, 3, 5), miss(2, 4, 4)]), (false, false), "the reads are concurrent");
     assert_eq!(check(vec![miss(1, 4, 9), miss(2, 5, 4), miss(6, 7, 5)]), (true, true), "the newest is not the last");
     assert_eq!(check(vec![miss(1, 2, 0)]), (true, true));
-    let other = Operation { key: "other".into(), ..get(1, 2, 1, 5) };
+    let other = Operation { key: "p".into(), ..get(1, 2, 1, 5) };
     let table = history([other.clone(), miss(3, 4, 4)]);
-    assert!(index::check_table(&table).is_violation(), "the table's index went back between two keys");
-    assert!(!index::check_table(&history([other, get(3, 4, 1, 4)])).is_violation(), "an older row is no step back");
+    assert!(
+        index::check_subject(&table, index::SUBJECTS[0]).is_violation(),
+        "the table's index went back between two keys"
+    );
+    let older = history([other.clone(), get(3, 4, 1, 4)]);
+    assert!(!index::check_subject(&older, index::SUBJECTS[0]).is_violation(), "an older row is no step back");
+    let machine = history([Operation { key: "m".into(), ..other }, miss(3, 4, 4)]);
+    assert!(!index::check_subject(&machine, index::SUBJECTS[0]).is_violation(), "machines have an index of their own");
 }
 
 #[test]
@@ -179,7 +185,7 @@ fn a_report_shows_columns_and_counts() {
     let bad = run(&history([put(1, 2, 7, YES), miss(30, 41, 3)]), &Book::default(), &[], linear::BUDGET);
     let shown = "\
 checker             ok  violations  gave up
-index                2           0        0
+index                3           0        0
 linear               0           1        0
 locks                1           0        0
 raft                 1           0        0
