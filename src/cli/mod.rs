@@ -18,6 +18,7 @@ mod members;
 mod operator;
 mod session;
 mod table;
+mod txn;
 mod version;
 
 #[cfg(test)]
@@ -66,6 +67,8 @@ enum Command {
     /// Makes, renews and ends sessions, which hold locks
     #[command(subcommand)]
     Session(session::Sessions),
+    /// Does several things or none of them
+    Txn(txn::Txn),
     /// Prints the version
     Version(version::Version),
 }
@@ -141,6 +144,7 @@ async fn dispatch(cx: &mut Context, command: Command) -> anyhow::Result<ExitCode
         Command::Members(members) => members::run(cx, members).await,
         Command::Operator(operator) => operator::run(cx, operator).await,
         Command::Session(session) => session::run(cx, session).await,
+        Command::Txn(txn) => txn::run(cx, txn).await,
         Command::Version(version) => version::run(cx, &version),
     }
 }

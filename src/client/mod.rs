@@ -13,6 +13,7 @@ pub mod kv;
 pub mod operator;
 pub mod session;
 mod status;
+pub mod txn;
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -6,6 +6,7 @@
 mod support;
 
 mod bad_input;
+mod commands;
 mod configuration;
 mod durability;
 mod run;
