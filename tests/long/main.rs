@@ -6,6 +6,7 @@
 #[path = "../support/cluster.rs"]
 mod cluster;
 mod replication;
+mod scale;
 #[path = "../support/mod.rs"]
 mod support;
 #[path = "../support/witness.rs"]
