@@ -30,6 +30,7 @@ mod txn;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use http::HeaderValue;
 use http::request::Parts;
 use tokio::sync::watch;
 
@@ -120,6 +121,11 @@ pub(crate) struct Call {
 pub(crate) type Outcome = Result<Response, Failure>;
 
 impl Call {
+    fn new(edge: Arc<Edge>, head: Parts) -> Self {
+        let waits = head.uri.query().is_some_and(|query| query.contains("index="));
+        Call { edge, head: if waits { on_its_own(head) } else { head } }
+    }
+
     /// The query parameters, after the checks that hold for every endpoint: the datacenter is ours and nothing that
     /// only Consul Enterprise has is asked for.
     fn query(&self) -> Result<Query<'_>, Failure> {
@@ -148,6 +154,20 @@ impl Call {
             false => Style::Compact,
         }
     }
+}
+
+/// A head in memory of its own. hyper's is slices of the 8 KiB that it read into, too much to hold for as long as a
+/// blocking query waits.
+fn on_its_own(mut head: Parts) -> Parts {
+    if let Ok(uri) = head.uri.to_string().parse() {
+        head.uri = uri;
+    }
+    for value in head.headers.values_mut() {
+        if let Ok(copy) = HeaderValue::from_bytes(value.as_bytes()) {
+            *value = copy;
+        }
+    }
+    head
 }
 
 #[cfg(test)]

@@ -290,7 +290,7 @@ impl Endpoint {
         match self.routes.iter().find(|route| route.method == *method) {
             Some(route) => {
                 let (head, body) = request.into_parts();
-                (route.handler)(Call { edge: self.edge.clone(), head }, body).await
+                (route.handler)(Call::new(self.edge.clone(), head), body).await
             }
             None if *method == Method::OPTIONS => self.allowing(reply::empty(StatusCode::OK, HeaderMap::new())),
             None => {
