@@ -8,6 +8,7 @@ mod life;
 mod sessions;
 #[path = "../support/mod.rs"]
 mod support;
+mod waits;
 #[path = "../support/witness.rs"]
 mod witness;
 
