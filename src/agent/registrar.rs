@@ -14,7 +14,7 @@ use super::{Identity, Inner, Server, authority};
 use crate::limits;
 use crate::state::catalog::{Check, Node, Service, Status};
 use crate::state::session::SERF_HEALTH;
-use crate::state::{Catalog, Command, Registration};
+use crate::state::{Catalog, Command, Registration, Reply, State, Subject};
 use crate::world::Instant;
 
 /// The service that servers are instances of.
@@ -25,6 +25,8 @@ const SERVICE: &str = "consul";
 struct Registrar {
     /// The servers that are not heard, since when.
     silent: BTreeMap<Uuid, Instant>,
+    /// What was refused, and the catalog's index then: until that moves the answer would be the same.
+    refused: BTreeMap<Uuid, (Registration, u64)>,
 }
 
 impl Registrar {
@@ -35,15 +37,18 @@ impl Registrar {
         own: &Identity,
         servers: &[Server],
         alive: &BTreeSet<Uuid>,
-        catalog: &Catalog,
+        (catalog, index): (&Catalog, u64),
         now: Instant,
     ) -> Vec<Command> {
+        self.refused.retain(|id, (_, at)| *at == index && servers.iter().any(|server| server.id == *id));
         self.silent.retain(|id, _| servers.iter().any(|server| server.id == *id) && !alive.contains(id));
         let mut commands = Vec::new();
         for server in servers {
             let lives =
                 alive.contains(&server.id) || now.since(*self.silent.entry(server.id).or_insert(now)) < limits::SILENCE;
-            commands.extend(registration(own, server, lives, catalog).map(Command::Register));
+            let registration = registration(own, server, lives, catalog);
+            let refused = self.refused.get(&server.id).map(|(refused, _)| refused);
+            commands.extend(registration.filter(|it| refused != Some(it)).map(Command::Register));
         }
         let gone = catalog.instances(SERVICE).filter(|row| {
             let id = catalog.node(&row.node_name).and_then(|row| row.node.id);
@@ -56,6 +61,21 @@ impl Registrar {
         }));
         commands
     }
+
+    /// Something was refused that the catalog at this index, or a later one, would not take.
+    fn learn(&mut self, refused: Command, index: u64) {
+        if let Command::Register(registration) = refused
+            && let Some(id) = registration.node.id
+        {
+            self.refused.insert(id, (registration, index));
+        }
+    }
+}
+
+/// Moves whenever the answer to a registration may.
+fn index(state: &State) -> u64 {
+    let subjects = [Subject::Node, Subject::NodeServices, Subject::Check];
+    subjects.into_iter().map(|subject| state.index_of(subject)).max().unwrap_or_default()
 }
 
 /// The registration of a server, unless the catalog has it.
@@ -107,19 +127,24 @@ pub(super) async fn run(inner: Arc<Inner>) {
         };
         let mut registrar = Registrar::default();
         while raft.leads_in() == Some(term) {
-            if let Err(error) = authority::keep_root(&inner.world, raft, term).await {
-                tracing::debug!(%error, "the root certificate is left to the next look");
-            }
             let servers = raft.servers(true).await.unwrap_or_default();
             let (now, alive) = (inner.world.clock.now(), raft.alive());
-            let commands = registrar.reconcile(&inner.identity, &servers, &alive, raft.view().state.catalog(), now);
+            let view = raft.view();
+            let catalog = (view.state.catalog(), index(&view.state));
+            let commands = registrar.reconcile(&inner.identity, &servers, &alive, catalog, now);
             for command in commands {
-                // A refusal too is worth a word only: two servers may have the same name.
-                match raft.propose_in(term, command).await.map(|response| response.reply) {
-                    Ok(crate::state::Reply::Refused(why)) => tracing::warn!(%why, "cannot register a server"),
+                match raft.propose_in(term, command.clone()).await.map(|response| response.reply) {
+                    // Two servers may have the same name.
+                    Ok(Reply::Refused(why)) => {
+                        tracing::warn!(%why, "cannot register a server");
+                        registrar.learn(command, catalog.1);
+                    }
                     Ok(_) => {}
                     Err(error) => tracing::debug!(%error, "a server's registration is left to the next look"),
                 }
+            }
+            if let Err(error) = authority::keep_root(&inner.world, raft, term).await {
+                tracing::debug!(%error, "the root certificate is left to the next look");
             }
             let pause = inner.world.sleep(limits::RECONCILE);
             tokio::select! {
@@ -127,5 +152,70 @@ pub(super) async fn run(inner: Arc<Inner>) {
                 () = raft.leads_no_more_in(Some(term)) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::raft::Member;
+    use crate::state::{Entry, LogTime};
+
+    const OWN: Uuid = Uuid::from_u128(1);
+
+    fn server(id: u128, name: &str) -> Server {
+        let member = Member { name: name.into(), address: format!("10.0.0.{id}:8300") };
+        Server { id: Uuid::from_u128(id), member, leader: id == 1, voter: true, last_index: 1 }
+    }
+
+    fn identity() -> Identity {
+        let advertise = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let (name, datacenter) = ("one".into(), "dc1".into());
+        Identity { id: OWN, name, datacenter, server: true, advertise, server_port: 8300, version: "1.0.0" }
+    }
+
+    /// One look, all of whose commands are executed; how many there were.
+    fn round(registrar: &mut Registrar, state: &mut State, servers: &[Server], alive: &[u128], now: u64) -> usize {
+        let alive = alive.iter().map(|id| Uuid::from_u128(*id)).collect();
+        let before = index(state);
+        let now = Instant(now * 1_000_000_000);
+        let commands = registrar.reconcile(&identity(), servers, &alive, (state.catalog(), before), now);
+        for command in &commands {
+            let entry = Entry { time: LogTime(0), request: None, command: command.clone() };
+            if let Reply::Refused(_) = state.apply(1, &entry, &mut Vec::new()).reply {
+                registrar.learn(command.clone(), before);
+            }
+        }
+        commands.len()
+    }
+
+    #[test]
+    fn nothing_is_proposed_when_nothing_has_changed() {
+        let (mut registrar, mut state) = (Registrar::default(), State::default());
+        let servers = [server(1, "one"), server(2, "two")];
+        let mut rounds = |alive: &[u128], now| round(&mut registrar, &mut state, &servers, alive, now);
+        assert_eq!([rounds(&[1, 2], 0), rounds(&[1, 2], 1)], [2, 0]);
+        assert_eq!(
+            [rounds(&[1], 2), rounds(&[1], 6), rounds(&[1], 7), rounds(&[1], 8)],
+            [0, 0, 1, 0],
+            "5 s of silence"
+        );
+        assert_eq!([rounds(&[1, 2], 9), rounds(&[1, 2], 10)], [1, 0]);
+    }
+
+    /// Found by the simulator: a name with two servers filled the log for ever.
+    #[test]
+    fn what_was_refused_is_not_proposed_again_until_the_catalog_changes() {
+        let (mut registrar, mut state) = (Registrar::default(), State::default());
+        let servers = [server(1, "one"), server(2, "two"), server(3, "two")];
+        let mut rounds = |servers: &[Server], now| round(&mut registrar, &mut state, servers, &[1, 2, 3], now);
+        assert_eq!(rounds(&servers, 0), 3, "two are taken, and one is refused");
+        // Tried once more, because what was taken in the same round might have changed the answer.
+        assert_eq!([rounds(&servers, 1), rounds(&servers, 2), rounds(&servers, 3)], [1, 0, 0]);
+        let left = [server(1, "one"), server(3, "two")];
+        let told = [rounds(&left, 4), rounds(&left, 5), rounds(&left, 6)];
+        assert_eq!(told, [1, 1, 0], "the other one goes, and then its name is free");
     }
 }

@@ -189,14 +189,19 @@ impl Raft {
         answers
     }
 
+    /// To be a member, at the address where this server is now.
+    fn wish(&self) -> Join {
+        let Meeting { id, member, .. } = &self.inner.meeting;
+        let is_member = self.view().membership.membership().get_node(id).is_some();
+        Join { id: *id, member: member.clone(), moves: is_member && !self.inner.links.cluster.has_left() }
+    }
+
     /// Asks a member of a cluster to be taken in.
     async fn ask_to_join(&self, at: SocketAddr) -> Result<()> {
-        let meeting = &self.inner.meeting;
-        let join = Join { id: meeting.id, member: meeting.member.clone() };
         let joined: Joined = self
             .inner
             .links
-            .ask_at(at, call::JOIN, &join, limits::MEMBERSHIP_WAIT)
+            .ask_at(at, call::JOIN, &self.wish(), limits::MEMBERSHIP_WAIT)
             .await
             .map_err(|failed| failed.error)?;
         self.inner.links.cluster.adopt(joined.cluster).await?;
@@ -264,7 +269,7 @@ pub(super) async fn run(raft: Raft) {
             greetings.iter().filter(|(_, greeting)| greeting.initialized).map(|(at, _)| *at).collect();
         let tried = match members.is_empty() {
             // The leader itself has moved.
-            _ if raft.lead().is_ok() => raft.join(meeting.id, meeting.member.clone()).await,
+            _ if raft.lead().is_ok() => raft.join(raft.wish()).await,
             false => raft.ask_any_to_join(&members).await,
             true if !raft.initialized() => raft.found(&greetings).await,
             true => Ok(()),

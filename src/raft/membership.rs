@@ -142,11 +142,11 @@ impl Raft {
     }
 
     /// Makes a server a member at an address; it becomes a voter when it has caught up.
-    pub(super) async fn join(&self, id: Uuid, member: Member) -> Result<()> {
+    pub(super) async fn join(&self, join: Join) -> Result<()> {
         match self.whereabouts() {
-            Some(Leader::Here) => self.join_here(id, member).await,
+            Some(Leader::Here) => self.join_here(join).await,
             Some(Leader::There(leader, at)) => {
-                let answer = self.ask_leader::<_, Joined>((leader, &at), call::JOIN, &Join { id, member }).await;
+                let answer = self.ask_leader::<_, Joined>((leader, &at), call::JOIN, &join).await;
                 // Joining twice is joining once.
                 answer.map(drop).map_err(|failed| Error::Retry(failed.error.to_string()))
             }
@@ -213,7 +213,7 @@ impl Raft {
         self.view().membership.membership().get_node(&id) == Some(member)
     }
 
-    async fn join_here(&self, id: Uuid, member: Member) -> Result<()> {
+    pub(super) async fn join_here(&self, Join { id, member, moves }: Join) -> Result<()> {
         super::links::address(&member)?;
         let servers = self.servers_here();
         match servers.iter().find(|server| server.id == id) {
@@ -221,6 +221,13 @@ impl Raft {
             Some(_) => {
                 tracing::info!(server = %id, name = %member.name, address = %member.address, "a server has a new address");
                 return self.change(ChangeMembers::SetNodes(BTreeMap::from([(id, member)])), true).await;
+            }
+            None if moves => {
+                return Err(Error::Request(format!(
+                    "server {} ({id}) was removed from the cluster; to have it back as a new server, stop it and remove \
+                     its data directory",
+                    member.name
+                )));
             }
             None if servers.len() >= limits::MAX_SERVERS => {
                 return Err(Error::Request(format!("a cluster has at most {} servers", limits::MAX_SERVERS)));

@@ -441,6 +441,9 @@ impl Greeting {
 pub(super) struct Join {
     pub id: Uuid,
     pub member: Member,
+    /// Only the address is new: as far as the server knows it is a member. A question of that kind that comes late, after the
+    /// server was removed, must not bring it back.
+    pub moves: bool,
 }
 
 /// It is one, of this cluster.

@@ -12,9 +12,7 @@ use futures_util::{Stream, StreamExt};
 use openraft::raft::AppendEntriesRequest;
 use uuid::Uuid;
 
-use super::message::{
-    self, Append, Appended, Ballot, Join, Joined, Nothing, Question, ReadIndex, Servers, Target, Transfer,
-};
+use super::message::{self, Append, Appended, Ballot, Joined, Nothing, Question, ReadIndex, Servers, Target, Transfer};
 use super::message::{Transferred, Voted, Write, call, stream};
 use super::types::TypeConfig;
 use super::{Raft, snapshot};
@@ -65,9 +63,8 @@ impl rpc::Service for Service {
             call::READ => message::seal(&ReadIndex(self.raft()?.lead()?.inner.reads.index().await?)),
             call::GREET => message::seal(&self.raft()?.greeted(message::open(&body)?)?),
             call::JOIN => {
-                let Join { id, member } = message::open(&body)?;
                 let raft = self.raft()?;
-                raft.join(id, member).await?;
+                raft.join(message::open(&body)?).await?;
                 let cluster = raft.inner.links.cluster.id();
                 message::seal(&Joined { cluster: cluster.ok_or_else(|| stopped("it has no cluster"))? })
             }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
 
+use super::message::Join;
 use super::*;
 use crate::state::{Key, Reply, Touched};
 use crate::storage::checkpoint::{CheckpointRow, MemoryCheckpoint, Rows};
@@ -357,5 +358,27 @@ fn a_question_is_answered_by_the_layer_above_for_as_long_as_it_is_there() {
         assert!(raft.confirmed().await.is_ok(), "the round was its own");
         drop(echo);
         assert_eq!(raft.answer("hi".into()).await, Err(no_leader()));
+    });
+}
+
+/// Found by the simulator: a question that came after its server was removed brought it back, for ever silent.
+#[test]
+fn a_server_that_was_removed_is_not_brought_back_by_a_late_word_of_its_new_address() {
+    run(|machine| async move {
+        let raft = machine.start().await.unwrap();
+        raft.linearizable().await.unwrap();
+        let (id, member) = (Uuid::from_u128(2), Member { name: "two".into(), address: "127.0.0.1:8301".into() });
+        let join = |moves| Join { id, member: member.clone(), moves };
+        let servers = || raft.servers_here().len();
+        assert!(raft.join_here(join(true)).await.unwrap_err().to_string().contains("was removed"));
+        assert_eq!(servers(), 1);
+        raft.join_here(join(false)).await.unwrap();
+        assert_eq!(servers(), 2);
+        let moved = Join { member: Member { address: "127.0.0.1:8302".into(), ..member.clone() }, ..join(true) };
+        raft.join_here(moved.clone()).await.unwrap();
+        assert_eq!(servers(), 2, "the same server at another address");
+        raft.remove_here(id).await.unwrap();
+        assert!(raft.join_here(moved).await.is_err());
+        assert_eq!(servers(), 1);
     });
 }

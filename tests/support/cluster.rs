@@ -26,6 +26,12 @@ impl Cluster {
             cluster.start(number);
         }
         cluster.wait_for_leader();
+        // Sessions belong to nodes.
+        wait_until("the servers to be in the catalog", || {
+            let nodes = request(cluster.http(0), "GET", "/v1/catalog/nodes", &[], b"");
+            nodes
+                .is_ok_and(|nodes| nodes.status == 200 && nodes.json().as_array().is_some_and(|nodes| nodes.len() == 3))
+        });
         cluster
     }
 
