@@ -156,6 +156,7 @@ fn http_config(config: &Config) -> HttpConfig {
         max_value: config.limits.kv_max_value_size,
         max_body: config.limits.txn_max_req_len,
         connections_per_client: config.limits.http_max_conns_per_client,
+        discovery_max_stale: config.discovery_max_stale,
         pretty: config.pretty_json,
         ..HttpConfig::default()
     }

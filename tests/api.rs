@@ -130,7 +130,10 @@ impl Runner {
     fn show(&mut self, answer: &Answer, options: &Options) -> Result<String, Box<dyn Error>> {
         let mut shown = answer.status.clone();
         if let Some(index) = answer.header("X-Consul-Index") {
-            write!(shown, " index=+{}", index.parse::<u64>()? - self.base)?;
+            match index.parse::<u64>()?.checked_sub(self.base) {
+                Some(later) => write!(shown, " index=+{later}")?,
+                None => write!(shown, " index=before")?,
+            }
         }
         shown.push('\n');
         for name in SHOWN.iter().copied().chain(options.show.iter().map(String::as_str)) {

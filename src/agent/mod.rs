@@ -224,8 +224,8 @@ impl Agent {
     /// # Errors
     /// As [`Agent::read`].
     pub async fn glance<T>(&self, options: &ReadOptions, look: impl Fn(&State) -> T) -> Result<Answer<T>> {
-        let view = self.view(options).await?;
-        Ok(self.answer(Found { value: Some(look(&view.state)), index: view.state.revision() }))
+        let (view, consistency) = self.view(options).await?;
+        Ok(self.answer(Found { value: Some(look(&view.state)), index: view.state.revision() }, consistency))
     }
 
     /// The node's world.

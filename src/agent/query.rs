@@ -53,6 +53,8 @@ pub struct Answer<T> {
     pub known_leader: bool,
     /// X-Consul-LastContact: [`Duration::MAX`] if no leader was ever heard here.
     pub last_contact: Duration,
+    /// X-Consul-Effective-Consistency: how it was answered, which is fresher than asked for if this server was too far behind.
+    pub consistency: Consistency,
 }
 
 impl Agent {
@@ -70,9 +72,10 @@ impl Agent {
         scope: Scope,
         evaluate: impl Fn(&State) -> Found<T>,
     ) -> Result<Answer<T>> {
-        let view = self.view(options).await?;
+        let (view, consistency) = self.view(options).await?;
+        let answer = |found| self.answer(found, consistency);
         if options.index == 0 {
-            return Ok(self.answer(evaluate(&view.state)));
+            return Ok(answer(evaluate(&view.state)));
         }
         let world = &self.inner.world;
         let wait = self.inner.watch.wait(scope.clone())?;
@@ -91,25 +94,27 @@ impl Agent {
                 }
                 missed = found.value.is_none();
                 if found.index > threshold {
-                    return Ok(self.answer(found));
+                    return Ok(answer(found));
                 }
             }
             let left = deadline.since(world.clock.now());
             if left.is_zero() || world.timeout(left, wait.changed()).await.is_none() {
-                return Ok(self.answer(evaluate(&self.inner.raft.view().state)));
+                return Ok(answer(evaluate(&self.inner.raft.view().state)));
             }
             view = self.inner.raft.view();
         }
     }
 
-    pub(super) async fn view(&self, options: &ReadOptions) -> Result<Arc<View>> {
+    /// A state that is as fresh as asked for, and how fresh that is.
+    pub(super) async fn view(&self, options: &ReadOptions) -> Result<(Arc<View>, Consistency)> {
         let stale = options.consistency == Consistency::Stale || options.max_stale.is_some();
         if stale
             && options.max_stale.is_none_or(|max| self.inner.raft.last_contact().is_some_and(|contact| contact <= max))
         {
-            return Ok(self.inner.raft.view());
+            return Ok((self.inner.raft.view(), Consistency::Stale));
         }
-        self.inner.raft.linearizable().await
+        let consistency = if stale { Consistency::Default } else { options.consistency };
+        Ok((self.inner.raft.linearizable().await?, consistency))
     }
 
     /// Whether nothing in the scope is newer than `index`, as far as that can be told without reading the rows.
@@ -125,13 +130,14 @@ impl Agent {
         wait + Duration::from_millis(self.inner.world.entropy.below(spread.saturating_add(1)))
     }
 
-    pub(super) fn answer<T>(&self, found: Found<T>) -> Answer<T> {
+    pub(super) fn answer<T>(&self, found: Found<T>, consistency: Consistency) -> Answer<T> {
         let contact = self.inner.raft.last_contact();
         Answer {
             value: found.value,
             index: found.index.max(1),
             known_leader: self.inner.raft.knows_leader(),
             last_contact: contact.unwrap_or(Duration::MAX),
+            consistency,
         }
     }
 }

@@ -236,7 +236,7 @@ static TABLE: &[Key] = &[
     key("disable_remote_exec", Bool, Moot),
     key("disable_update_check", Bool, Moot),
     key("discard_check_output", Bool, Idle(NO_CATALOG)),
-    key("discovery_max_stale", Duration, Idle("catalog and health reads are not made stale by default")),
+    key("discovery_max_stale", Duration, Used),
     key("dns_config", Any, Idle(NO_DNS)),
     key("dogstatsd_addr", Text, Idle("old key, replaced by telemetry.dogstatsd_addr; metrics are not sent anywhere yet")),
     key("dogstatsd_tags", Texts, Idle("old key, replaced by telemetry.dogstatsd_tags; metrics are not sent anywhere yet")),

@@ -49,6 +49,8 @@ pub struct Config {
     pub default_query_time: Duration,
     /// The longest that a blocking query waits.
     pub max_query_time: Duration,
+    /// Reads of catalog and health that name no mode may be this old.
+    pub discovery_max_stale: Option<Duration>,
     /// The shortest TTL of a session that is taken.
     pub session_ttl_min: Duration,
     /// What is logged.

@@ -51,6 +51,7 @@ pub fn config(merged: &Merged, dev: bool, net: &dyn Network, mut warnings: Vec<S
         limits: client_limits(&read)?,
         default_query_time,
         max_query_time,
+        discovery_max_stale: read.optional_duration("discovery_max_stale")?,
         session_ttl_min: read.duration("session_ttl_min", limits::SESSION_TTL_MIN)?,
         log_level: read.parsed("log_level", log_level)?.unwrap_or(LogLevel::Info),
         log_json: read.flag("log_json", false),
@@ -278,10 +279,20 @@ impl Read<'_> {
 
     /// Durations in the configuration are longer than nothing.
     fn duration(&self, key: &str, default: Duration) -> Result<Duration> {
-        let parse = |text: &str| {
-            let duration: GoDuration = text.parse().map_err(|e: crate::api::duration::DurationError| e.to_string())?;
-            duration.to_std().filter(|d| !d.is_zero()).ok_or_else(|| format!("{text} is not longer than nothing"))
+        let some = |duration: Option<Duration>, text: &str| {
+            duration.ok_or_else(|| format!("{text} is not longer than nothing"))
         };
-        Ok(self.parsed(key, parse)?.unwrap_or(default))
+        Ok(self.parsed(key, |text| some(time(text)?, text))?.unwrap_or(default))
     }
+
+    /// A duration of which zero means that there is none.
+    fn optional_duration(&self, key: &str) -> Result<Option<Duration>> {
+        Ok(self.parsed(key, time)?.flatten())
+    }
+}
+
+/// A duration; `None` if it is not longer than nothing.
+fn time(text: &str) -> Result<Option<Duration>, String> {
+    let duration: GoDuration = text.parse().map_err(|e: crate::api::duration::DurationError| e.to_string())?;
+    Ok(duration.to_std().filter(|duration| !duration.is_zero()))
 }

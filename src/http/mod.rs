@@ -29,16 +29,17 @@ mod txn;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::HeaderValue;
 use http::request::Parts;
 use tokio::sync::watch;
 
-use crate::agent::{Agent, Answer, Found, ReadOptions, Scope};
+use crate::agent::{Agent, Answer, Consistency, Found, ReadOptions, Scope};
 use crate::api::json::{self, Style};
 use crate::error::Error;
 use crate::limits;
-use crate::state::State;
+use crate::state::{State, Subject};
 
 use extract::Query;
 use reply::{Failure, Response};
@@ -55,6 +56,8 @@ pub struct HttpConfig {
     pub max_body: usize,
     /// Connections from one client address at a time (`limits.http_max_conns_per_client`).
     pub connections_per_client: usize,
+    /// Reads of catalog and health that name no mode may be this old (`discovery_max_stale`).
+    pub discovery_max_stale: Option<Duration>,
     /// Whether JSON is always indented, as in `-dev` mode.
     pub pretty: bool,
     /// What happens to a request that no policy names, `allow` or `deny`: shown in a header of every answer.
@@ -69,6 +72,7 @@ impl Default for HttpConfig {
             max_value: limits::MAX_VALUE,
             max_body: limits::MAX_BODY,
             connections_per_client: limits::HTTP_CONNECTIONS_PER_CLIENT,
+            discovery_max_stale: None,
             pretty: false,
             default_acl_policy: "allow",
         }
@@ -138,11 +142,15 @@ impl Call {
     /// Answers a read of anything but keys, whose index is that of its whole subject.
     async fn answer_subject<T: serde::Serialize>(&self, scope: Scope, find: impl Fn(&State) -> Option<T>) -> Outcome {
         let query = self.query()?;
-        let options = query.read_options()?;
+        let mut options = query.read_options()?;
         let subject = scope.subject();
+        let discovery = !matches!(subject, Subject::Kv | Subject::Session | Subject::Root);
+        if discovery && options.consistency == Consistency::Default && !query.has("leader") {
+            options.max_stale = self.edge.config.discovery_max_stale;
+        }
         let found = |state: &State| Found { value: find(state), index: state.index_of(subject) };
         let answer = self.edge.read(&options, scope, found).await?;
-        let headers = reply::indexed(&answer);
+        let headers = if discovery { reply::discovered(&answer) } else { reply::indexed(&answer) };
         Ok(reply::json(&self.head.headers, headers, json::to_vec(&answer.value, self.style(&query))))
     }
 

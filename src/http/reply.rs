@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::agent::Answer;
+use crate::agent::{Answer, Consistency};
 use crate::error::Error;
 use crate::limits;
 
@@ -27,6 +27,8 @@ pub const KNOWN_LEADER: HeaderName = HeaderName::from_static("x-consul-knownlead
 /// Milliseconds since this server heard from the leader.
 pub const LAST_CONTACT: HeaderName = HeaderName::from_static("x-consul-lastcontact");
 /// How a read was answered: always `blocking-query` here.
+pub const EFFECTIVE_CONSISTENCY: HeaderName = HeaderName::from_static("x-consul-effective-consistency");
+/// See [`INDEX`].
 pub const QUERY_BACKEND: HeaderName = HeaderName::from_static("x-consul-query-backend");
 /// What happens to a request that no policy names. On every answer.
 pub const DEFAULT_ACL_POLICY: HeaderName = HeaderName::from_static("x-consul-default-acl-policy");
@@ -117,6 +119,18 @@ pub fn indexed<T>(answer: &Answer<T>) -> HeaderMap {
     let last_contact = u64::try_from(answer.last_contact.as_millis()).unwrap_or(u64::MAX).min(FOREVER_MS);
     headers.insert(LAST_CONTACT, HeaderValue::from(last_contact));
     headers.insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
+    headers
+}
+
+/// The same for what is discovered, nodes, services and checks: these say how fresh they are, too.
+pub fn discovered<T>(answer: &Answer<T>) -> HeaderMap {
+    let mut headers = indexed(answer);
+    let consistency = match answer.consistency {
+        Consistency::Default => "leader",
+        Consistency::Consistent => "consistent",
+        Consistency::Stale => "stale",
+    };
+    headers.insert(EFFECTIVE_CONSISTENCY, HeaderValue::from_static(consistency));
     headers
 }
 
@@ -316,8 +330,13 @@ mod tests {
 
     #[test]
     fn the_index_header_is_never_zero() {
-        let answer =
-            Answer { value: Some(()), index: 0, known_leader: false, last_contact: Duration::from_micros(12_345_678) };
+        let answer = Answer {
+            value: Some(()),
+            index: 0,
+            known_leader: false,
+            last_contact: Duration::from_micros(12_345_678),
+            consistency: Consistency::Default,
+        };
         let headers = indexed(&answer);
         let shown: Vec<(&str, &str)> =
             headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
@@ -332,7 +351,13 @@ mod tests {
 
     #[test]
     fn a_server_that_never_heard_a_leader_says_a_time_that_clients_can_hold() {
-        let answer = Answer { value: Some(()), index: 7, known_leader: false, last_contact: Duration::MAX };
+        let answer = Answer {
+            value: Some(()),
+            index: 7,
+            known_leader: false,
+            last_contact: Duration::MAX,
+            consistency: Consistency::Stale,
+        };
         let shown = indexed(&answer)[LAST_CONTACT].to_str().unwrap().parse::<i64>().unwrap();
         assert!(shown.checked_mul(1_000_000).is_some() && shown > 1000 * 60 * 60 * 24 * 365 * 100, "{shown}");
     }

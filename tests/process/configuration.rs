@@ -97,6 +97,22 @@ fn b5_a_blocking_query_answers_when_its_key_changes() {
     assert_eq!((unchanged.status, unchanged.index()), (200, answer.index()), "time is up: the same again");
 }
 
+#[test]
+fn discovery_max_stale_makes_reads_of_the_catalog_stale_unless_they_say_otherwise() {
+    let agent = Agent::start(&["-dev", "-hcl=discovery_max_stale = \"1m\""]);
+    let shown = |path: &str| agent.get(path).header("X-Consul-Effective-Consistency").map(str::to_owned);
+    for (path, consistency) in [
+        ("/v1/catalog/nodes", Some("stale")),
+        ("/v1/health/state/any", Some("stale")),
+        ("/v1/catalog/nodes?leader", Some("leader")),
+        ("/v1/catalog/nodes?consistent", Some("consistent")),
+        ("/v1/kv/a", None),
+        ("/v1/session/list", None),
+    ] {
+        assert_eq!(shown(path).as_deref(), consistency, "{path}");
+    }
+}
+
 /// Found by the simulator: the first write took the index that the empty store had shown.
 #[test]
 fn b5_a_wait_on_an_empty_store_is_answered_by_the_first_write() {
