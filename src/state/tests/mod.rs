@@ -3,6 +3,7 @@
 
 mod format;
 mod model;
+mod registrations;
 mod script;
 
 use super::*;
