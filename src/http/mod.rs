@@ -5,7 +5,7 @@
 //!
 //! Start with [`routes`], the one table of everything that is served. Then a request's way: [`server`] accepts,
 //! [`extract`] reads path and parameters, [`body`] the value, a file per family (`kv`, `session`, `txn`, `catalog`, `health`,
-//! `status`, `agent`, `operator`) does the work, and [`reply`] writes the headers that Consul's clients rely on.
+//! `status`, `agent`, `authority`, `operator`) does the work, and [`reply`] writes the headers that Consul's clients rely on.
 
 mod agent;
 mod authority;
