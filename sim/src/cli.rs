@@ -1,24 +1,30 @@
-//! The command line, and what a person sees of one run or of many.
+//! The command line: which runs, and what to do with them.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, BufWriter, IsTerminal};
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, BufWriter};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 
+use crate::check;
 use crate::engine::Engine;
 use crate::meta;
+use crate::minimize;
 use crate::nemesis::Kind;
-use crate::run::{self, Operations, Options, Report, Scene};
+use crate::page;
+use crate::run;
+use crate::scenario::{SCENARIOS, Scenario};
+use crate::scene::{Options, Scene};
+use crate::sweep;
+use crate::text::{self, stopwatch};
 use crate::trace;
-use crate::world::hold;
 
 /// Runs whole clusters in virtual time, with clients and faults, and says whether all promises were kept.
 #[derive(Debug, Parser)]
-#[command(name = "cargo sim", bin_name = "cargo sim")]
+#[command(name = "cargo sim", bin_name = "cargo sim", after_help = EXAMPLES)]
 struct Args {
     /// Something else than running seeds
     #[arg(value_enum)]
@@ -35,18 +41,33 @@ struct Args {
     /// Runs at a time; as many as there are cores
     #[arg(long)]
     jobs: Option<usize>,
+    /// A kind of run with a name: see `cargo sim list`
+    #[arg(long, value_parser = Scenario::find)]
+    scenario: Option<&'static Scenario>,
     /// Servers; drawn from the seed if not set
-    #[arg(long)]
-    nodes: Option<usize>,
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=9))]
+    nodes: Option<u8>,
     /// Virtual seconds of faults; drawn from the seed if not set
-    #[arg(long)]
-    secs: Option<u64>,
+    #[arg(long, value_parser = seconds)]
+    secs: Option<Duration>,
     /// Kinds of faults that may happen, with commas between them
     #[arg(long, value_enum, value_delimiter = ',')]
     faults: Option<Vec<Kind>>,
     /// Nothing goes wrong
-    #[arg(long, conflicts_with = "faults")]
+    #[arg(long, conflicts_with_all = ["faults", "only"])]
     no_faults: bool,
+    /// Of the faults that were drawn, those at these places happen; the first is 0
+    #[arg(long, value_delimiter = ',')]
+    only: Option<Vec<usize>>,
+    /// Clients that do nothing: c1,l2
+    #[arg(long, value_delimiter = ',')]
+    without: Vec<String>,
+    /// How many operations each client of registers runs at most
+    #[arg(long)]
+    most: Option<u32>,
+    /// Writes a page with a timeline: servers, faults, operations, where it broke
+    #[arg(long, value_name = "FILE.html")]
+    report: Option<PathBuf>,
     /// Prints a line for each event
     #[arg(long)]
     trace: bool,
@@ -64,10 +85,28 @@ struct Args {
     bare: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+const EXAMPLES: &str = "Examples:
+  cargo sim --seed 7                            one run
+  cargo sim --seed 7 --report seven.html        … and a page to look at
+  cargo sim --seeds 1000 --engine both          many
+  cargo sim --scenario bad-disks --seeds 100    of one kind
+  cargo sim minimize --seed 7                   the fewest faults and operations that still fail
+  cargo sim list                                scenarios, faults, checkers
+  cargo sim planted                             is the simulator good enough?";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Verb {
     /// Runs seeds again and again, and compares their traces byte for byte
     Meta,
+    /// Looks for the fewest faults, clients and operations with which a seed still fails
+    Minimize,
+    /// Prints scenarios, faults and checkers
+    List,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "a number of seconds is wanted: 12, or 7.5".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 impl Args {
@@ -75,26 +114,17 @@ impl Args {
         let faults = match (&self.faults, self.no_faults) {
             (_, true) => BTreeSet::new(),
             (Some(kinds), _) => kinds.iter().copied().collect(),
-            (None, _) => Kind::ALL.into(),
+            (None, _) => Kind::value_variants().iter().copied().collect(),
         };
-        Options { nodes: self.nodes, span: self.secs.map(Duration::from_secs), faults }
-    }
-
-    /// The arguments that repeat one of these runs.
-    fn replay(&self, seed: u64) -> Vec<String> {
-        let mut arguments = vec!["--seed".into(), seed.to_string()];
-        if let Some(nodes) = self.nodes {
-            arguments.extend(["--nodes".into(), nodes.to_string()]);
+        Options {
+            scenario: self.scenario,
+            nodes: self.nodes.map(usize::from),
+            span: self.secs,
+            faults,
+            only: self.only.clone().map(BTreeSet::from_iter),
+            without: self.without.iter().cloned().collect(),
+            most: self.most,
         }
-        if let Some(secs) = self.secs {
-            arguments.extend(["--secs".into(), secs.to_string()]);
-        }
-        if let Some(faults) = &self.faults {
-            let names: Vec<String> = faults.iter().map(Kind::to_string).collect();
-            arguments.extend(["--faults".into(), names.join(",")]);
-        }
-        arguments.extend(self.no_faults.then(|| "--no-faults".into()));
-        arguments
     }
 }
 
@@ -103,28 +133,42 @@ pub fn main<E: Engine>() -> ExitCode {
     let args = Args::parse();
     trace::install(args.detailed || args.verb == Some(Verb::Meta));
     run::catch_panics();
-    if let Some(seconds) = args.hunt {
-        println!("{}", hunt::<E>(&args, Duration::from_secs(seconds)));
-        return ExitCode::SUCCESS;
-    }
-    let good = match (args.verb, args.seeds) {
+    let done = match (args.verb, args.seeds) {
         (Some(Verb::Meta), count) => meta::<E>(&args, count.unwrap_or(5)),
+        (Some(Verb::Minimize), _) => Ok(minimize::minimize::<E>(args.seed, &args.options())),
+        (Some(Verb::List), _) => {
+            print!("{}", list());
+            Ok(true)
+        }
+        (None, _) if args.hunt.is_some() => {
+            println!("{}", hunt::<E>(&args, Duration::from_secs(args.hunt.unwrap_or_default())));
+            Ok(true)
+        }
         (None, None) => one::<E>(&args),
-        (None, Some(count)) => many::<E>(&args, count),
+        (None, Some(count)) => {
+            let cores = std::thread::available_parallelism().map_or(1, usize::from);
+            let jobs = args.jobs.unwrap_or(cores).max(1);
+            Ok(sweep::sweep::<E>(&args.options(), args.from, count, jobs, args.hash))
+        }
     };
-    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("cargo sim: {error}");
+            ExitCode::from(2)
+        }
+    }
 }
 
-fn meta<E: Engine>(args: &Args, count: u64) -> bool {
+fn meta<E: Engine>(args: &Args, count: u64) -> io::Result<bool> {
+    let options = args.options();
     let replay = |seed| {
-        let mut arguments = args.replay(seed);
+        let mut arguments = options.arguments(seed);
         arguments.extend(["--trace", "--detailed", "--bare"].map(String::from));
         arguments
     };
-    meta::meta::<E>(args.from, count, &args.options(), replay).unwrap_or_else(|error| {
-        eprintln!("cargo sim: {error}");
-        false
-    })
+    meta::meta::<E>(args.from, count, &options, replay)
 }
 
 /// `found SEED RUNS SECONDS CHECKER`, or `missed RUNS SECONDS`.
@@ -135,8 +179,8 @@ fn hunt<E: Engine>(args: &Args, most: Duration) -> String {
         let report = run::run::<E>(seed, &options, || None);
         runs += 1;
         let seconds = began.elapsed().as_secs();
-        if let Some((checker, _)) = report.violations.first() {
-            return format!("found {seed} {runs} {seconds} {checker}");
+        if let Some(alarm) = report.alarms.first() {
+            return format!("found {seed} {runs} {seconds} {}", alarm.checker);
         }
         if began.elapsed() >= most {
             break;
@@ -145,200 +189,48 @@ fn hunt<E: Engine>(args: &Args, most: Duration) -> String {
     format!("missed {runs} {}", began.elapsed().as_secs())
 }
 
-fn one<E: Engine>(args: &Args) -> bool {
-    let traced = args.trace;
+#[expect(clippy::disallowed_methods, reason = "a file for a person, outside of every world")]
+fn one<E: Engine>(args: &Args) -> io::Result<bool> {
+    let (traced, options) = (args.trace, args.options());
+    let quiet = args.hash || args.bare;
     let began = stopwatch();
-    let scene = Scene::draw(args.seed, &args.options());
-    if !args.hash && !args.bare {
-        println!("engine   {}\n{}", E::NAME, drawn(&scene));
+    if !quiet {
+        println!("{}\n", text::drawn(E::NAME, &Scene::draw(args.seed, &options)));
     }
     let sink = move || traced.then(|| Box::new(BufWriter::new(io::stdout())) as trace::Sink);
-    let report = run::run::<E>(args.seed, &args.options(), sink);
+    let report = run::run::<E>(args.seed, &options, sink);
+    let replay = options.arguments(args.seed);
     if args.hash {
-        println!("{}", hash_line(&report));
+        println!("{}", text::hash_line(&report));
     } else if !args.bare {
-        report.lines.iter().for_each(|line| println!("{line}"));
-        println!("{}", summary(&report, began.elapsed()));
-        print!("{}", verdicts(&report, args));
+        report.film.happenings.iter().for_each(|happening| println!("{happening}"));
+        println!("\n{}", text::summary(&report, began.elapsed()));
+        print!("{}", text::alarms(&report, &replay));
     }
-    report.violations.is_empty()
+    if let Some(path) = &args.report {
+        let page = page::page(E::NAME, &report, &replay);
+        fs::write(path, page).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+        if !quiet {
+            println!("\nreport   {}", path.display());
+        }
+    }
+    Ok(report.alarms.is_empty())
 }
 
-fn drawn(scene: &Scene) -> String {
-    let Scene { seed, nodes, spare, setup, span, tick, latency, jitter, draw, mix, locks, watchers, tenants } = scene;
-    let crate::workload::locks::Mix { lockers, locks, ttl } = locks;
-    let crate::server::Setup { checkpoint_every, trailing, .. } = setup;
-    let crate::workload::kv::Mix {
-        clients,
-        keys,
-        pairs,
-        machines,
-        reads,
-        deletes,
-        compares,
-        abandons,
-        waits,
-        doomed,
-        pause,
-        padding,
-    } = mix;
-    format!(
-        "seed     {seed}\ncluster  {nodes} servers and {spare} to join, {span:?} of storm, steps of {tick:?}, latency to {latency:?}, \
-         jitter {jitter}‰\nlog      a checkpoint every {checkpoint_every:?}, {trailing} entries behind it\n\
-         clients  {clients} on {keys} keys, {pairs} pairs, {machines} machines, pause to {pause:?}; {reads}‰ reads ({waits}‰ of \
-         them wait), {deletes}‰ deletes, {compares}‰ compares, {abandons}‰ abandoned, {doomed}‰ doomed, values of {padding} \
-         bytes\n\
-         others   {lockers} lockers on {locks} locks, sessions of up to {ttl} s; {watchers} watchers; {tenants} tenants\n\
-         faults   {draw}"
-    )
-}
-
-fn hash_line(report: &Report) -> String {
-    let (hash, events) = report.trace;
-    format!("{} {hash:016x} {events}", report.scene.seed)
-}
-
-fn summary(report: &Report, took: Duration) -> String {
-    let Operations { all, answered, .. } = report.operations;
-    let (holds, fenced) = report.locks;
-    let (hash, events) = report.trace;
-    let seconds = report.time.as_secs_f64();
-    let together = report.together_after.map_or_else(|| "never".into(), |after| format!("after {after:?}"));
-    format!(
-        "result   {seconds:.1} virtual seconds in {:.2} s ({:.0} per second); {all} operations ({:.0} per virtual second of storm), {answered} answered; \
-         {holds} holds of locks, {fenced} fenced writes; {} starts; together {together}\ntrace    {hash:016x} of {events} events\n\n{}",
-        took.as_secs_f64(),
-        seconds / took.as_secs_f64(),
-        report.operations.in_storm as f64 / report.scene.span.as_secs_f64(),
-        report.boots,
-        report.checks
-    )
-}
-
-/// What was wrong, and how to see it again.
-fn verdicts(report: &Report, args: &Args) -> String {
+/// What there is to choose from.
+fn list() -> String {
     let mut text = String::new();
-    for (checker, violation) in &report.violations {
-        text += &format!("\nVIOLATION [{checker}] {violation}\n");
-    }
-    if !report.violations.is_empty() {
-        text += &format!("\nreplay   cargo sim {}\n", args.replay(report.scene.seed).join(" "));
-    }
-    text
-}
-
-/// Real time, for saying how fast it was; nothing in a run sees it.
-#[expect(clippy::disallowed_methods, reason = "the command line is outside of every world")]
-fn stopwatch() -> std::time::Instant {
-    std::time::Instant::now()
-}
-
-/// Sums over many runs.
-#[derive(Default)]
-struct Totals {
-    runs: u64,
-    time: Duration,
-    operations: usize,
-    in_storm: usize,
-    storm: Duration,
-    answered: usize,
-    locks: (usize, usize),
-    boots: u64,
-    gave_up: usize,
-    faults: BTreeMap<Kind, u64>,
-    bad: u64,
-    violations: BTreeMap<&'static str, u64>,
-    hashes: BTreeMap<u64, String>,
-}
-
-impl Totals {
-    fn add(&mut self, report: &Report, args: &Args) {
-        self.runs += 1;
-        self.time += report.time;
-        self.operations += report.operations.all;
-        self.answered += report.operations.answered;
-        self.in_storm += report.operations.in_storm;
-        self.storm += report.scene.span;
-        self.locks.0 += report.locks.0;
-        self.locks.1 += report.locks.1;
-        self.boots += u64::from(report.boots);
-        self.gave_up += report.checks.gave_up();
-        for (kind, count) in &report.faults {
-            *self.faults.entry(*kind).or_default() += count;
-        }
-        for (checker, _) in &report.violations {
-            *self.violations.entry(checker).or_default() += 1;
-        }
-        if !report.violations.is_empty() {
-            self.bad += 1;
-            // At once: a long sweep may be ended early.
-            println!("{}", verdicts(report, args).trim_end());
-        }
-        self.hashes.insert(report.scene.seed, hash_line(report));
-    }
-}
-
-fn many<E: Engine>(args: &Args, count: u64) -> bool {
-    let began = stopwatch();
-    let options = args.options();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicU64::new(args.from);
-    let totals = Mutex::new(Totals::default());
-    std::thread::scope(|scope| {
-        for _ in 0..args.jobs.unwrap_or(cores) {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    if seed >= args.from + count {
-                        return;
-                    }
-                    let report = run::run::<E>(seed, &options, || None);
-                    let mut totals = hold(&totals);
-                    totals.add(&report, args);
-                    // On a terminal always; in a log now and then.
-                    if io::stderr().is_terminal() {
-                        eprint!("\r{} ", progress(&totals, count, began.elapsed()));
-                    } else if totals.runs.is_multiple_of(100) {
-                        eprintln!("{}", progress(&totals, count, began.elapsed()));
-                    }
-                }
-            });
-        }
-    });
-    let totals = totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if args.hash {
-        totals.hashes.values().for_each(|line| println!("{line}"));
-    } else {
-        println!("{}", table(&totals, began.elapsed()));
-    }
-    totals.bad == 0
-}
-
-fn progress(totals: &Totals, count: u64, took: Duration) -> String {
-    let rate = totals.time.as_secs_f64() / took.as_secs_f64();
-    format!("{}/{count} seeds, {} bad, {rate:.0} virtual seconds per second", totals.runs, totals.bad)
-}
-
-fn table(totals: &Totals, took: Duration) -> String {
-    let mut text = String::new();
-    let rate = totals.time.as_secs_f64() / took.as_secs_f64();
-    let mut row = |name: &str, value: String| text += &format!("\n{name:<22}{value:>14}");
-    row("seeds", totals.runs.to_string());
-    row("virtual seconds", format!("{:.0}", totals.time.as_secs_f64()));
-    row("  per second", format!("{rate:.0}"));
-    row("operations", totals.operations.to_string());
-    row("  per virtual second of storm", format!("{:.0}", totals.in_storm as f64 / totals.storm.as_secs_f64()));
-    row("  answered", totals.answered.to_string());
-    row("holds of locks", totals.locks.0.to_string());
-    row("fenced writes", totals.locks.1.to_string());
-    row("starts of servers", totals.boots.to_string());
-    for (kind, count) in &totals.faults {
-        row(&format!("fault {kind}"), count.to_string());
-    }
-    row("searches given up", totals.gave_up.to_string());
-    for (checker, count) in &totals.violations {
-        row(&format!("violations {checker}"), count.to_string());
-    }
-    row("seeds that failed", totals.bad.to_string());
+    let mut section = |title: &str, rows: Vec<(String, String)>| {
+        text += &format!("{title}\n");
+        rows.iter().for_each(|(name, about)| text += &format!("  {name:<22}{about}\n"));
+        text += "\n";
+    };
+    let scenarios = SCENARIOS.iter().map(|scenario| (scenario.name.to_owned(), scenario.about.to_owned()));
+    section("scenarios (--scenario)", scenarios.collect());
+    let about = |kind: &Kind| kind.to_possible_value().and_then(|value| Some(value.get_help()?.to_string()));
+    let faults = Kind::value_variants().iter().map(|kind| (kind.to_string(), about(kind).unwrap_or_default()));
+    section("faults (--faults)", faults.collect());
+    let checkers = check::CHECKERS.iter().map(|(name, about)| ((*name).to_owned(), (*about).to_owned()));
+    section("checkers", checkers.collect());
     text
 }

@@ -5,14 +5,18 @@
 //! [operator](crate::workload::operator), a client.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::event;
-use crate::nemesis::{Fault, Nemesis, Planned, Step};
+use crate::nemesis::{Fault, Host, Kind, Nemesis, Planned, Step};
 use crate::server::{Exit, Server};
+use crate::stage::Site;
+use crate::wires::Wires;
 use crate::workload::operator::Errands;
+use crate::world::disk::{Damage, DiskFaults};
 
 /// How soon a supervisor starts a process again that ended by itself.
 pub const RESPAWN: Duration = Duration::from_millis(1000);
@@ -29,8 +33,30 @@ pub trait Hosts {
     fn heal(&mut self, from: IpAddr, to: IpAddr);
     /// Longest latency of a message.
     fn set_latency(&mut self, most: Duration);
-    /// Resets the connections of a host.
-    fn reset(&mut self, host: IpAddr);
+}
+
+/// Something that went wrong, or a process that ended.
+#[derive(Debug, Clone)]
+pub struct Happening {
+    /// When.
+    pub at: Duration,
+    /// When it is set right, if it lasts.
+    pub until: Option<Duration>,
+    /// What.
+    pub what: String,
+}
+
+impl Happening {
+    fn words(&self) -> String {
+        let lasts = |until: Duration| format!(" for {:.3}s", until.saturating_sub(self.at).as_secs_f64());
+        format!("{}{}", self.what, self.until.map(lasts).unwrap_or_default())
+    }
+}
+
+impl fmt::Display for Happening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:>9.3}  {}", self.at.as_secs_f64(), self.words())
+    }
 }
 
 /// Where a server's process stands.
@@ -49,25 +75,27 @@ pub struct Cluster {
     status: Vec<Status>,
     /// Whether the disk of a server may have given its process a reason to end, since the process started.
     excused: Vec<bool>,
-    /// Everyone, servers and clients.
-    everyone: Vec<IpAddr>,
+    /// Whether a server's disk was damaged, and its process has not been started on it since.
+    damaged: Vec<bool>,
+    sites: Vec<Site>,
+    wires: Arc<Wires>,
     cuts: BTreeMap<(IpAddr, IpAddr), u32>,
     nemesis: Nemesis,
     errands: Arc<Errands>,
     usual_latency: Duration,
     /// Faults that came to pass, by kind.
-    pub happened: BTreeMap<crate::nemesis::Kind, u64>,
-    /// A line for each.
-    pub lines: Vec<String>,
+    pub happened: BTreeMap<Kind, u64>,
+    /// What happened, in order.
+    pub happenings: Vec<Happening>,
     /// A server that ended without a reason.
     pub violation: Option<String>,
 }
 
 impl Cluster {
-    /// Servers that have just been started, among `everyone`.
+    /// Servers that have just been started, and the sites of their clients.
     pub fn new(
         servers: Vec<Arc<Server>>,
-        everyone: Vec<IpAddr>,
+        sites: Vec<Site>,
         plan: Vec<Planned>,
         errands: Arc<Errands>,
         usual_latency: Duration,
@@ -76,16 +104,23 @@ impl Cluster {
         Cluster {
             status: servers.iter().map(status).collect(),
             excused: vec![false; servers.len()],
+            damaged: vec![false; servers.len()],
             servers,
-            everyone,
+            sites,
+            wires: Arc::default(),
             errands,
             cuts: BTreeMap::new(),
             nemesis: Nemesis::new(plan),
             usual_latency,
             happened: BTreeMap::new(),
-            lines: Vec::new(),
+            happenings: Vec::new(),
             violation: None,
         }
+    }
+
+    /// What all connections go through.
+    pub fn wires(&self) -> Arc<Wires> {
+        self.wires.clone()
     }
 
     /// Does what is due before the engine's next step.
@@ -112,9 +147,19 @@ impl Cluster {
             server.machine.disk.set_faults(|faults| *faults = Default::default());
             server.machine.checkpoint.set_errors(0);
             server.machine.gate.set_slow(None);
-            server.machine.gate.resume();
+            server.machine.gate.set_paused(false);
+            self.wires.hold(server.ip, false);
         }
         hosts.set_latency(self.usual_latency);
+    }
+
+    /// The engines do not send again what was lost, so a server that was cut off may not know that a client has hung up.
+    /// Where that can be, all connections end now.
+    pub fn repeat_goodbyes(&self) {
+        let lossy = [Kind::Partition, Kind::Power, Kind::Replace, Kind::Destroy, Kind::Reset];
+        if lossy.iter().any(|kind| self.happened.contains_key(kind)) {
+            self.servers.iter().for_each(|server| self.wires.reset(server.ip));
+        }
     }
 
     /// A disk that fails is reason enough for a server to end, until its next start.
@@ -132,9 +177,11 @@ impl Cluster {
                 Status::Stopping(again) => again,
                 _ => now + RESPAWN,
             };
-            self.note(now, format!("{} ended: {exit:?}", server.machine.name));
+            self.note(now, None, format!("{} ended: {exit}", server.machine.name));
+            let refused = self.damaged[node] && exit.refuses_data();
             if let Exit::Failed(error) = &exit
                 && !self.excused[node]
+                && !refused
             {
                 self.violation.get_or_insert(format!("{} ended without cause: {error}", server.machine.name));
             }
@@ -142,6 +189,16 @@ impl Cluster {
             server.machine.disk.end_process();
             server.machine.checkpoint.end_process();
             self.status[node] = Status::Down(again);
+            if refused {
+                // What it says is what the operator does.
+                self.damaged[node] = false;
+                server.replace_machine();
+                self.errands.damage_is_over(true);
+            }
+        }
+        if self.damaged[node] && server.take_ready() {
+            self.damaged[node] = false;
+            self.errands.damage_is_over(false);
         }
         if let Status::Down(again) = self.status[node]
             && again <= now
@@ -161,75 +218,91 @@ impl Cluster {
             // It has happened when it is done: `carry_out`.
             return;
         }
-        let seconds = until.saturating_sub(now).as_secs_f64();
-        self.note(now, format!("{fault} for {seconds:.3}s"));
+        self.note(now, Some(until), fault.to_string());
         self.happens(fault);
-        let machine = |node: &usize| &self.servers[*node].machine;
-        match fault {
-            Fault::Power(node) | Fault::Kill(node) => self.drop_process(hosts, *node, until, fault),
-            Fault::Restart(node) => {
-                self.status[*node] = Status::Stopping(until);
-                self.servers[*node].stop();
+        let place = fault.place;
+        match fault.kind {
+            Kind::Power | Kind::Kill => self.drop_process(hosts, place, until, fault.kind),
+            Kind::Restart => {
+                self.status[place] = Status::Stopping(until);
+                self.servers[place].stop();
             }
-            Fault::Move(node) => {
-                self.servers[*node].move_on();
-                self.drop_process(hosts, *node, until, fault);
+            Kind::Move => {
+                self.servers[place].move_on();
+                self.drop_process(hosts, place, until, fault.kind);
             }
-            Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..) | Fault::Grow => {}
-            Fault::Pause(node) => machine(node).gate.pause(),
-            Fault::Slow(node, by) => machine(node).gate.set_slow(Some(*by)),
-            Fault::Partition(_, cuts) => cuts.iter().for_each(|(from, to)| self.cut(hosts, *from, *to)),
-            Fault::Latency(most) => hosts.set_latency(*most),
-            Fault::Reset(node) => hosts.reset(self.servers[*node].ip),
-            Fault::Sync(node, by) => machine(node).disk.set_faults(|faults| faults.slow_sync = *by),
-            Fault::Fsync(node) => machine(node).disk.set_faults(|faults| faults.fail_next_sync = true),
-            Fault::Eio(node, rate) => machine(node).disk.set_faults(|faults| faults.errors_per_mille = *rate),
-            Fault::Full(node) => machine(node).disk.set_faults(|faults| faults.full = true),
-            Fault::Checkpoint(node, rate) => machine(node).checkpoint.set_errors(*rate),
-            Fault::Clock(node, millis) => machine(node).drift.set_wall(*millis),
+            Kind::Partition => fault.cuts.iter().for_each(|(from, to)| self.cut(hosts, *from, *to)),
+            Kind::Latency => hosts.set_latency(fault.time()),
+            Kind::Reset => self.wires.reset(self.servers[place].ip),
+            Kind::Fsync => self.servers[place].machine.disk.set_faults(|faults| faults.fail_next_sync = true),
+            _ => self.set(fault, true),
+        }
+    }
+
+    /// Sets what has a beginning and an end.
+    fn set(&self, fault: &Fault, on: bool) {
+        let server = || &self.servers[fault.place];
+        let disk = |change: &dyn Fn(&mut DiskFaults)| server().machine.disk.set_faults(|faults| change(faults));
+        let (size, time) = (if on { fault.size } else { 0 }, on.then(|| fault.time()));
+        match fault.kind {
+            Kind::Pause => server().machine.gate.set_paused(on),
+            Kind::Slow => server().machine.gate.set_slow(time),
+            Kind::Hold => self.wires.hold(server().ip, on),
+            Kind::Sync => disk(&|faults| faults.slow_sync = time.unwrap_or_default()),
+            Kind::Stuck => disk(&|faults| faults.stuck = on),
+            Kind::Eio => disk(&|faults| faults.errors_per_mille = size.unsigned_abs()),
+            Kind::Full => disk(&|faults| faults.full = on),
+            Kind::Checkpoint => server().machine.checkpoint.set_errors(size.unsigned_abs()),
+            Kind::Clock => server().machine.drift.set_wall(size),
+            Kind::Trickle => self.wires.trickle(self.sites[fault.place].ip, time),
+            Kind::Freeze => {
+                self.sites[fault.place].players.iter().for_each(|(machine, _)| machine.gate.set_paused(on));
+            }
+            Kind::Power | Kind::Kill | Kind::Restart | Kind::Move | Kind::Partition | Kind::Latency => {}
+            Kind::Reset | Kind::Fsync | Kind::Rot | Kind::Misdirect | Kind::Transfer => {}
+            Kind::Replace | Kind::Destroy | Kind::Grow => {}
         }
     }
 
     /// Whether a fault makes a difference now: a process that does not run cannot be killed.
     fn applies(&self, fault: &Fault) -> bool {
-        match fault {
-            Fault::Move(node) => self.status[*node] == Status::Up && !self.errands.busy(),
-            Fault::Kill(node) | Fault::Restart(node) => self.status[*node] == Status::Up,
-            Fault::Power(node) => !matches!(self.status[*node], Status::Down(_)),
+        match fault.kind {
+            Kind::Move => self.status[fault.place] == Status::Up && !self.errands.busy(),
+            Kind::Kill | Kind::Restart => self.status[fault.place] == Status::Up,
+            Kind::Power => !matches!(self.status[fault.place], Status::Down(_)),
             _ => true,
         }
     }
 
     fn end(&mut self, hosts: &mut dyn Hosts, fault: &Fault) {
-        let machine = |node: &usize| &self.servers[*node].machine;
-        match fault {
-            // They are started again when their time has come: see `follow`.
-            Fault::Power(_) | Fault::Kill(_) | Fault::Restart(_) | Fault::Move(_) => {}
-            Fault::Pause(node) => machine(node).gate.resume(),
-            Fault::Slow(node, _) => machine(node).gate.set_slow(None),
-            Fault::Partition(_, cuts) => cuts.iter().for_each(|(from, to)| self.heal(hosts, *from, *to)),
-            Fault::Latency(_) => hosts.set_latency(self.usual_latency),
-            Fault::Sync(node, _) => machine(node).disk.set_faults(|faults| faults.slow_sync = Duration::ZERO),
-            Fault::Eio(node, _) => machine(node).disk.set_faults(|faults| faults.errors_per_mille = 0),
-            Fault::Full(node) => machine(node).disk.set_faults(|faults| faults.full = false),
-            Fault::Checkpoint(node, _) => machine(node).checkpoint.set_errors(0),
-            Fault::Clock(node, _) => machine(node).drift.set_wall(0),
-            Fault::Reset(_) | Fault::Fsync(_) => {}
-            Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..) | Fault::Grow => {}
+        match fault.kind {
+            Kind::Partition => fault.cuts.iter().for_each(|(from, to)| self.heal(hosts, *from, *to)),
+            Kind::Latency => hosts.set_latency(self.usual_latency),
+            // Processes that are down are started again when their time has come: see `follow`.
+            _ => self.set(fault, false),
         }
     }
 
-    /// What the operator did, or has prepared: a machine is lost and an empty one starts in its place after a while, or one
-    /// starts that was not there before.
+    /// What the operator did, or has prepared: a machine is lost and an empty one starts in its place after a while, a disk
+    /// is damaged, or a server starts that was not there before.
     fn carry_out(&mut self, hosts: &mut dyn Hosts, now: Duration, fault: &Fault) {
-        self.note(now, fault.to_string());
+        self.note(now, None, fault.to_string());
         self.happens(fault);
-        match fault {
-            Fault::Replace(node, away) | Fault::Destroy(node, away) => {
-                self.drop_process(hosts, *node, now + *away, fault);
-                self.servers[*node].replace_machine();
+        let place = fault.place;
+        match fault.kind {
+            Kind::Replace | Kind::Destroy => {
+                self.drop_process(hosts, place, now + fault.time(), fault.kind);
+                self.servers[place].replace_machine();
             }
-            Fault::Grow => {
+            Kind::Rot | Kind::Misdirect => {
+                self.drop_process(hosts, place, now + fault.time(), fault.kind);
+                let damage = if fault.kind == Kind::Rot { Damage::Rot } else { Damage::Misdirected };
+                let what = self.servers[place].machine.disk.damage(damage);
+                self.note(now, None, format!("damaged: {}", what.as_deref().unwrap_or("nothing")));
+                self.servers[place].take_ready();
+                self.damaged[place] = true;
+            }
+            Kind::Grow => {
                 if let Some(spare) = self.servers.iter().position(|server| !server.enlisted()) {
                     self.servers[spare].enlist();
                     self.status[spare] = Status::Down(now);
@@ -240,20 +313,21 @@ impl Cluster {
     }
 
     fn happens(&mut self, fault: &Fault) {
-        *self.happened.entry(fault.kind()).or_default() += 1;
+        *self.happened.entry(fault.kind).or_default() += 1;
     }
 
-    fn drop_process(&mut self, hosts: &mut dyn Hosts, node: usize, until: Duration, fault: &Fault) {
+    fn drop_process(&mut self, hosts: &mut dyn Hosts, node: usize, until: Duration, how: Kind) {
         let server = self.servers[node].clone();
-        let power = matches!(fault, Fault::Power(_) | Fault::Replace(..) | Fault::Destroy(..));
+        let power = matches!(how, Kind::Power | Kind::Replace | Kind::Destroy);
         // A machine without power says no goodbye: the engine closes the sockets of dropped tasks, so nothing may get out.
         // Its kernel says it when only the process is gone.
-        let others: Vec<IpAddr> = self.everyone.iter().copied().filter(|ip| power && *ip != server.ip).collect();
+        let everyone = self.servers.iter().map(|server| server.ip).chain(self.sites.iter().map(|site| site.ip));
+        let others: Vec<IpAddr> = everyone.filter(|ip| power && *ip != server.ip).collect();
         others.iter().for_each(|other| hosts.cut(server.ip, *other));
         hosts.crash(server.ip);
         let healed = others.iter().filter(|other| !self.cuts.contains_key(&(server.ip, **other)));
         healed.for_each(|other| hosts.heal(server.ip, *other));
-        server.machine.gate.resume();
+        server.machine.gate.set_paused(false);
         server.machine.checkpoint.end_process();
         if power {
             server.machine.disk.lose_power();
@@ -264,8 +338,15 @@ impl Cluster {
         self.status[node] = Status::Down(until);
     }
 
-    fn cut(&mut self, hosts: &mut dyn Hosts, from: usize, to: usize) {
-        let link = (self.servers[from].ip, self.servers[to].ip);
+    fn ip(&self, host: Host) -> IpAddr {
+        match host {
+            Host::Server(place) => self.servers[place].ip,
+            Host::Site(place) => self.sites[place].ip,
+        }
+    }
+
+    fn cut(&mut self, hosts: &mut dyn Hosts, from: Host, to: Host) {
+        let link = (self.ip(from), self.ip(to));
         let cuts = self.cuts.entry(link).or_default();
         *cuts += 1;
         if *cuts == 1 {
@@ -273,8 +354,8 @@ impl Cluster {
         }
     }
 
-    fn heal(&mut self, hosts: &mut dyn Hosts, from: usize, to: usize) {
-        let link = (self.servers[from].ip, self.servers[to].ip);
+    fn heal(&mut self, hosts: &mut dyn Hosts, from: Host, to: Host) {
+        let link = (self.ip(from), self.ip(to));
         let Some(cuts) = self.cuts.get_mut(&link) else { return };
         *cuts -= 1;
         if *cuts == 0 {
@@ -283,8 +364,9 @@ impl Cluster {
         }
     }
 
-    fn note(&mut self, now: Duration, line: String) {
-        event!("fault", "{line}");
-        self.lines.push(format!("{:>9.3}  {line}", now.as_secs_f64()));
+    fn note(&mut self, at: Duration, until: Option<Duration>, what: String) {
+        let happening = Happening { at, until, what };
+        event!("fault", "{}", happening.words());
+        self.happenings.push(happening);
     }
 }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use quorate::world::{Abort, BoxTask, Network, Sleep};
 
-use crate::run::{Scene, Stage};
+use crate::scene::Scene;
+use crate::stage::Stage;
 
 /// What runs hosts in virtual time. Each run has a thread of its own.
 pub trait Engine: 'static {

@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use crate::engine::Engine;
-use crate::run::{self, Options};
+use crate::run;
+use crate::scene::Options;
 use crate::trace::Sink;
 use crate::world::hold;
 

@@ -2,82 +2,140 @@
 //!
 //! Swarm testing (Groce et al., ISSTA 2012): each run has only some kinds of faults, each at a rate of its own, because
 //! faults that always come together hide each other. The whole schedule exists before the first step, so it can be
-//! printed, and later cut down to the faults that matter.
+//! printed, and cut down to the faults that matter.
 //!
-//! Start with [`Draw`].
+//! Start with [`Kind`], then [`Draw`].
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
+use clap::ValueEnum;
+
 use crate::rng::Rng;
 
 /// A kind of fault, as `--faults` names it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Kind {
-    /// A machine loses power, and with it what was not synced.
+    /// A machine loses power; of what was not synced a random half of the sectors and names is kept
     Power,
-    /// A process is killed; its machine keeps what was written.
+    /// A process is killed; its machine keeps what was written, and closes its sockets
     Kill,
-    /// A process is told to stop, and is started again.
+    /// A process is told to stop, and is started again
     Restart,
-    /// A process stands still, then goes on.
+    /// A server's tasks stand still while messages and timers pile up; then all of them go on
     Pause,
-    /// A process lets time pass before it does things.
+    /// A tenth of all polls of a server wait for some milliseconds
     Slow,
-    /// Messages between some nodes are lost, in one direction or both.
+    /// Messages are lost: one server alone, halves, ring, bridge, one way, or clients and some servers
     Partition,
-    /// Messages take long.
+    /// Messages take long
     Latency,
-    /// Connections of a node are reset.
+    /// All connections of a server are reset
     Reset,
-    /// Syncs take up to seconds.
+    /// The connections of a server stand still; then all that was sent arrives at once
+    Hold,
+    /// A site of clients reads its answers a few hundred bytes at a time
+    Trickle,
+    /// A site of clients stands still, as in a long garbage collection
+    Freeze,
+    /// Syncs take longer
     Sync,
-    /// A sync fails and loses what it should have kept.
+    /// Syncs do not return
+    Stuck,
+    /// One sync fails and loses sectors; the next one succeeds
     Fsync,
-    /// Calls to the disk fail.
+    /// Calls to the disk fail
     Eio,
-    /// The disk is full for a while.
+    /// Nothing on the disk can grow
     Full,
-    /// The checkpoint's writes fail, kept or not.
+    /// Writes of the checkpoint fail, kept or not
     Checkpoint,
-    /// The wall clock jumps by hours.
+    /// A bit of a synced record turns over
+    Rot,
+    /// A synced record is where another one was, and not where it should be
+    Misdirect,
+    /// The wall clock jumps by hours
     Clock,
-    /// The lead is handed over.
+    /// The lead is handed over, to somebody or to whom the leader picks
     Transfer,
-    /// A server is removed from the cluster, its machine is wiped, and it joins as a new server.
+    /// A server is removed, its machine is wiped, and a new one joins in its place
     Replace,
-    /// A machine is lost for good, one at a time; a new one joins in its place, and then the lost server is removed.
+    /// A machine is lost for good; a new one joins in its place, and then the lost one is removed
     Destroy,
-    /// A server is stopped, and comes back at another address.
+    /// A server is stopped, and comes back with another address
     Move,
-    /// A server more joins.
+    /// One more server joins
     Grow,
 }
 
+/// Whom a kind of fault strikes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Server,
+    Site,
+    Everyone,
+}
+
+/// What a fault's size means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Unit {
+    None,
+    Millis,
+    PerMille,
+}
+
+/// What a kind draws from.
+struct Spec {
+    target: Target,
+    /// Its longest duration in milliseconds; 1 for what is over at once. Elections take 1 to 2 s: both shorter and longer.
+    longest: u64,
+    /// The least and the largest size.
+    sizes: (i64, i64),
+    unit: Unit,
+}
+
 impl Kind {
-    /// All of them.
-    pub const ALL: [Kind; 19] = [
-        Kind::Power,
-        Kind::Kill,
-        Kind::Restart,
-        Kind::Pause,
-        Kind::Slow,
-        Kind::Partition,
-        Kind::Latency,
-        Kind::Reset,
-        Kind::Sync,
-        Kind::Fsync,
-        Kind::Eio,
-        Kind::Full,
-        Kind::Checkpoint,
-        Kind::Clock,
-        Kind::Transfer,
-        Kind::Replace,
-        Kind::Destroy,
-        Kind::Move,
-        Kind::Grow,
-    ];
+    fn spec(self) -> Spec {
+        use Target::{Everyone, Server, Site};
+        let spec = |target, longest, sizes, unit| Spec { target, longest, sizes, unit };
+        const HOURS: i64 = 10 * 3_600_000;
+        match self {
+            Kind::Power | Kind::Kill | Kind::Restart | Kind::Move => spec(Server, 4_000, (0, 0), Unit::None),
+            Kind::Pause | Kind::Hold | Kind::Stuck | Kind::Full => spec(Server, 8_000, (0, 0), Unit::None),
+            Kind::Slow => spec(Server, 8_000, (2, 40), Unit::Millis),
+            Kind::Sync => spec(Server, 8_000, (20, 2_000), Unit::Millis),
+            Kind::Reset | Kind::Fsync => spec(Server, 1, (0, 0), Unit::None),
+            Kind::Eio => spec(Server, 1_000, (5, 500), Unit::PerMille),
+            Kind::Checkpoint => spec(Server, 8_000, (100, 900), Unit::PerMille),
+            Kind::Clock => spec(Server, 8_000, (-HOURS, HOURS), Unit::Millis),
+            // How long the machine is away.
+            Kind::Replace | Kind::Destroy | Kind::Rot | Kind::Misdirect => spec(Server, 1, (10, 3_000), Unit::Millis),
+            // To this server, or to anyone.
+            Kind::Transfer => spec(Server, 1, (0, 1), Unit::None),
+            Kind::Grow => spec(Everyone, 1, (0, 0), Unit::None),
+            Kind::Partition => spec(Everyone, 8_000, (0, 0), Unit::None),
+            Kind::Latency => spec(Everyone, 8_000, (50, 800), Unit::Millis),
+            Kind::Trickle => spec(Site, 8_000, (1, 30), Unit::Millis),
+            Kind::Freeze => spec(Site, 8_000, (0, 0), Unit::None),
+        }
+    }
+
+    /// Whether the operator must do it, or begin it.
+    pub fn is_errand(self) -> bool {
+        matches!(self, Kind::Transfer | Kind::Replace | Kind::Destroy | Kind::Rot | Kind::Misdirect | Kind::Grow)
+    }
+
+    fn possible(self, size: &Size) -> bool {
+        match self {
+            Kind::Transfer => size.servers > 1,
+            // Someone must be left who knows everything.
+            Kind::Replace | Kind::Destroy | Kind::Rot | Kind::Misdirect => size.founders > 2,
+            Kind::Move => size.founders > 1,
+            Kind::Grow => size.servers > size.founders,
+            _ => true,
+        }
+    }
 }
 
 impl fmt::Display for Kind {
@@ -86,95 +144,60 @@ impl fmt::Display for Kind {
     }
 }
 
-/// One thing that goes wrong. Nodes are counted from 0.
+/// A host, counted from 0 among its like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Host {
+    /// `n1`
+    Server(usize),
+    /// `s1`
+    Site(usize),
+}
+
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Host::Server(place) => write!(f, "n{}", place + 1),
+            Host::Site(place) => write!(f, "s{}", place + 1),
+        }
+    }
+}
+
+/// One thing that goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Fault {
-    /// See [`Kind::Power`].
-    Power(usize),
-    /// See [`Kind::Kill`].
-    Kill(usize),
-    /// See [`Kind::Restart`].
-    Restart(usize),
-    /// See [`Kind::Pause`].
-    Pause(usize),
-    /// See [`Kind::Slow`]; the longest delay.
-    Slow(usize, Duration),
-    /// See [`Kind::Partition`]: a name, and who no longer reaches whom.
-    Partition(&'static str, Vec<(usize, usize)>),
-    /// See [`Kind::Latency`]; the longest.
-    Latency(Duration),
-    /// See [`Kind::Reset`].
-    Reset(usize),
-    /// See [`Kind::Sync`]; how much longer.
-    Sync(usize, Duration),
-    /// See [`Kind::Fsync`].
-    Fsync(usize),
-    /// See [`Kind::Eio`]; of a thousand calls.
-    Eio(usize, u64),
-    /// See [`Kind::Full`].
-    Full(usize),
-    /// See [`Kind::Checkpoint`]; of a thousand writes.
-    Checkpoint(usize, u64),
-    /// See [`Kind::Clock`]; milliseconds ahead.
-    Clock(usize, i64),
-    /// See [`Kind::Transfer`]; to this server, or to whom the leader picks.
-    Transfer(Option<usize>),
-    /// See [`Kind::Replace`]; how long it is away.
-    Replace(usize, Duration),
-    /// See [`Kind::Destroy`]; how long it is away.
-    Destroy(usize, Duration),
-    /// See [`Kind::Move`].
-    Move(usize),
-    /// See [`Kind::Grow`].
-    Grow,
+pub struct Fault {
+    /// What.
+    pub kind: Kind,
+    /// The place of the server or the site that it strikes.
+    pub place: usize,
+    /// How bad it is, in the unit of its kind.
+    pub size: i64,
+    /// Of a partition: who no longer reaches whom.
+    pub cuts: Vec<(Host, Host)>,
 }
 
 impl Fault {
-    /// Its kind.
-    pub fn kind(&self) -> Kind {
-        match self {
-            Fault::Power(_) => Kind::Power,
-            Fault::Kill(_) => Kind::Kill,
-            Fault::Restart(_) => Kind::Restart,
-            Fault::Pause(_) => Kind::Pause,
-            Fault::Slow(..) => Kind::Slow,
-            Fault::Partition(..) => Kind::Partition,
-            Fault::Latency(_) => Kind::Latency,
-            Fault::Reset(_) => Kind::Reset,
-            Fault::Sync(..) => Kind::Sync,
-            Fault::Fsync(_) => Kind::Fsync,
-            Fault::Eio(..) => Kind::Eio,
-            Fault::Full(_) => Kind::Full,
-            Fault::Checkpoint(..) => Kind::Checkpoint,
-            Fault::Clock(..) => Kind::Clock,
-            Fault::Transfer(_) => Kind::Transfer,
-            Fault::Replace(..) => Kind::Replace,
-            Fault::Destroy(..) => Kind::Destroy,
-            Fault::Move(_) => Kind::Move,
-            Fault::Grow => Kind::Grow,
-        }
+    /// A size that is a time.
+    pub fn time(&self) -> Duration {
+        Duration::from_millis(self.size.unsigned_abs())
     }
 }
 
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = self.kind();
-        let name = |node: &usize| format!("n{}", node + 1);
-        match self {
-            Fault::Power(n) | Fault::Kill(n) | Fault::Restart(n) | Fault::Pause(n) => write!(f, "{kind} {}", name(n)),
-            Fault::Reset(n) | Fault::Fsync(n) | Fault::Full(n) | Fault::Move(n) => write!(f, "{kind} {}", name(n)),
-            Fault::Replace(n, _) | Fault::Destroy(n, _) => write!(f, "{kind} {}", name(n)),
-            Fault::Transfer(Some(n)) => write!(f, "{kind} to {}", name(n)),
-            Fault::Transfer(None) | Fault::Grow => write!(f, "{kind}"),
-            Fault::Slow(n, by) | Fault::Sync(n, by) => write!(f, "{kind} {} by {by:?}", name(n)),
-            Fault::Latency(most) => write!(f, "{kind} up to {most:?}"),
-            Fault::Eio(n, rate) | Fault::Checkpoint(n, rate) => write!(f, "{kind} {} {rate} per mille", name(n)),
-            Fault::Clock(n, millis) => write!(f, "{kind} {} {millis:+} ms", name(n)),
-            Fault::Partition(shape, cuts) => {
-                let cuts: Vec<String> = cuts.iter().map(|(from, to)| format!("{}→{}", name(from), name(to))).collect();
-                write!(f, "{kind} {shape} {}", cuts.join(" "))
-            }
+        let Spec { target, unit, .. } = self.kind.spec();
+        write!(f, "{}", self.kind)?;
+        match target {
+            Target::Server if self.kind == Kind::Transfer && self.size == 0 => {}
+            Target::Server => write!(f, " {}", Host::Server(self.place))?,
+            Target::Site => write!(f, " {}", Host::Site(self.place))?,
+            Target::Everyone => {}
         }
+        match unit {
+            Unit::Millis => write!(f, " {} ms", self.size)?,
+            Unit::PerMille => write!(f, " {}‰", self.size)?,
+            Unit::None => {}
+        }
+        self.cuts.iter().try_for_each(|(from, to)| write!(f, " {from}→{to}"))
     }
 }
 
@@ -189,6 +212,17 @@ pub struct Planned {
     pub fault: Fault,
 }
 
+/// How many hosts there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Size {
+    /// Servers that found the cluster.
+    pub founders: usize,
+    /// All servers: the others are no part of the cluster until they join.
+    pub servers: usize,
+    /// The clients' sites.
+    pub sites: usize,
+}
+
 /// What the seed drew, for people.
 #[derive(Debug, Clone, Default)]
 pub struct Draw {
@@ -199,47 +233,46 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// Draws the faults of a run of `nodes` nodes that lasts `span`, from the kinds that are allowed. `spare` of the nodes
-    /// are not part of the cluster until they join.
-    pub fn new(seed: u64, nodes: usize, spare: usize, span: Duration, allowed: &BTreeSet<Kind>) -> Self {
-        let mut rng = Rng::named(seed, "nemesis");
-        let founders = nodes - spare;
+    /// Draws the faults of a run that lasts `span`, from the kinds that are allowed.
+    pub fn new(seed: u64, size: &Size, span: Duration, allowed: &BTreeSet<Kind>) -> Self {
         let mut every = BTreeMap::new();
-        for kind in Kind::ALL {
-            // Every kind draws, allowed or not: so `--faults` takes some away and leaves the others as they were.
-            let (drawn, pace) = (rng.chance(500), Duration::from_millis(rng.between(2_000, 20_000)));
-            let possible = match kind {
-                Kind::Partition | Kind::Transfer => nodes > 1,
-                // Someone must be left who knows everything.
-                Kind::Replace | Kind::Destroy => founders > 2,
-                Kind::Move => founders > 1,
-                Kind::Grow => spare > 0,
-                _ => true,
-            };
-            if (drawn || allowed.len() == 1) && possible && allowed.contains(&kind) {
-                every.insert(kind, pace);
-            }
-        }
         let mut plan = Vec::new();
-        for (&kind, &pace) in &every {
+        for &kind in Kind::value_variants() {
+            // Every kind draws for itself, allowed or not: so `--faults` takes some away and leaves the others as they were.
             let mut rng = Rng::named(seed, &format!("nemesis/{kind}"));
+            let (drawn, pace) = (rng.chance(450), Duration::from_millis(rng.between(2_000, 20_000)));
+            let wanted = (drawn || allowed.len() == 1) && allowed.contains(&kind);
+            if !wanted || !kind.possible(size) {
+                continue;
+            }
+            every.insert(kind, pace);
             let mut at = Duration::from_millis(500);
             loop {
                 at += Duration::from_millis(rng.between(100, 2 * pace.as_millis() as u64));
                 if at >= span {
                     break;
                 }
-                let until = (at + lasts(kind, &mut rng)).min(span);
-                plan.push(Planned { at, until, fault: draw(kind, nodes, &mut rng) });
+                // The square of an even draw: many short ones, some long.
+                let draw = rng.between(1, 1000);
+                let lasts = Duration::from_millis(kind.spec().longest * draw * draw / 1_000_000);
+                let until = (at + lasts).min(span);
+                plan.push(Planned { at, until, fault: draw_fault(kind, size, &mut rng) });
                 // One at a time of each kind: the end of one must not end another.
                 at = until;
-                if kind == Kind::Grow && plan.iter().filter(|planned| planned.fault == Fault::Grow).count() == spare {
+                let grown = plan.iter().filter(|planned| planned.fault.kind == Kind::Grow).count();
+                if kind == Kind::Grow && size.founders + grown == size.servers {
                     break;
                 }
             }
         }
         plan.sort_by_key(|planned| planned.at);
         Draw { every, plan }
+    }
+
+    /// Only the faults at these places of the plan happen.
+    pub fn keep(&mut self, places: &BTreeSet<usize>) {
+        let mut place = 0..;
+        self.plan.retain(|_| place.next().is_some_and(|place| places.contains(&place)));
     }
 }
 
@@ -254,62 +287,42 @@ impl fmt::Display for Draw {
     }
 }
 
-/// How long a fault lasts. Shorter and longer than an election (1–2 s), on purpose.
-fn lasts(kind: Kind, rng: &mut Rng) -> Duration {
-    let most = match kind {
-        Kind::Reset | Kind::Fsync | Kind::Transfer | Kind::Replace | Kind::Destroy | Kind::Grow => 1,
-        Kind::Eio => 1_000,
-        Kind::Power | Kind::Kill | Kind::Restart | Kind::Move => 4_000,
-        _ => 8_000,
-    };
-    // The square of an even draw: many short ones, some long.
-    let draw = rng.between(1, 1000);
-    Duration::from_millis(most * draw * draw / 1_000_000)
+fn draw_fault(kind: Kind, size: &Size, rng: &mut Rng) -> Fault {
+    let Spec { target, sizes: (least, most), .. } = kind.spec();
+    let among = if target == Target::Site { size.sites } else { size.servers };
+    let place = rng.below(among as u64) as usize;
+    let drawn = least + rng.below((most - least + 1) as u64) as i64;
+    let cuts = if kind == Kind::Partition { partition(size, rng) } else { Vec::new() };
+    Fault { kind, place, size: drawn, cuts }
 }
 
-fn draw(kind: Kind, nodes: usize, rng: &mut Rng) -> Fault {
+/// Who no longer reaches whom (Jepsen's shapes, and clients that reach only some servers).
+fn partition(size: &Size, rng: &mut Rng) -> Vec<(Host, Host)> {
+    let nodes = size.servers;
     let node = rng.below(nodes as u64) as usize;
-    let millis = |rng: &mut Rng, low, high| Duration::from_millis(rng.between(low, high));
-    match kind {
-        Kind::Power => Fault::Power(node),
-        Kind::Kill => Fault::Kill(node),
-        Kind::Restart => Fault::Restart(node),
-        Kind::Pause => Fault::Pause(node),
-        Kind::Slow => Fault::Slow(node, millis(rng, 2, 40)),
-        Kind::Partition => partition(node, nodes, rng),
-        Kind::Latency => Fault::Latency(millis(rng, 50, 800)),
-        Kind::Reset => Fault::Reset(node),
-        Kind::Sync => Fault::Sync(node, millis(rng, 20, 2_000)),
-        Kind::Fsync => Fault::Fsync(node),
-        Kind::Eio => Fault::Eio(node, rng.between(5, 500)),
-        Kind::Full => Fault::Full(node),
-        Kind::Checkpoint => Fault::Checkpoint(node, rng.between(100, 900)),
-        Kind::Clock => Fault::Clock(node, rng.between(0, 20 * 3_600_000) as i64 - 10 * 3_600_000),
-        Kind::Transfer => Fault::Transfer(rng.chance(500).then_some(node)),
-        Kind::Replace => Fault::Replace(node, millis(rng, 10, 3_000)),
-        Kind::Destroy => Fault::Destroy(node, millis(rng, 10, 3_000)),
-        Kind::Move => Fault::Move(node),
-        Kind::Grow => Fault::Grow,
-    }
-}
-
-/// Who no longer reaches whom (Jepsen's shapes).
-fn partition(node: usize, nodes: usize, rng: &mut Rng) -> Fault {
-    let all = || 0..nodes;
-    let pairs = |cut: &dyn Fn(usize, usize) -> bool| -> Vec<(usize, usize)> {
-        all().flat_map(|a| all().map(move |b| (a, b))).filter(|(a, b)| a != b && cut(*a, *b)).collect()
+    let pairs = |cut: &dyn Fn(usize, usize) -> bool| -> Vec<(Host, Host)> {
+        let all = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
+        all.filter(|(a, b)| a != b && cut(*a, *b)).map(|(a, b)| (Host::Server(a), Host::Server(b))).collect()
     };
-    match rng.below(5) {
-        0 => Fault::Partition("alone", pairs(&|a, b| (a == node) != (b == node))),
+    match if nodes > 1 { rng.below(6) } else { 5 } {
+        0 => pairs(&|a, b| (a == node) != (b == node)),
         1 => {
-            let sides: Vec<bool> = all().map(|_| rng.chance(500)).collect();
-            Fault::Partition("halves", pairs(&|a, b| sides[a] != sides[b]))
+            let sides: Vec<bool> = (0..nodes).map(|_| rng.chance(500)).collect();
+            pairs(&|a, b| sides[a] != sides[b])
         }
-        2 => Fault::Partition("ring", pairs(&|a, b| (a + 1) % nodes != b && (b + 1) % nodes != a)),
-        3 => Fault::Partition("bridge", pairs(&|a, b| a != node && b != node && (a < node) != (b < node))),
-        _ => {
+        2 => pairs(&|a, b| (a + 1) % nodes != b && (b + 1) % nodes != a),
+        3 => pairs(&|a, b| a != node && b != node && (a < node) != (b < node)),
+        4 => {
             let deaf = rng.chance(500);
-            Fault::Partition("one-way", pairs(&|a, b| if deaf { b == node } else { a == node }))
+            pairs(&|a, b| if deaf { b == node } else { a == node })
+        }
+        _ => {
+            let site = Host::Site(rng.below(size.sites as u64) as usize);
+            let (there, back) = *rng.pick(&[(true, true), (true, false), (false, true)]);
+            let servers: Vec<Host> =
+                (0..nodes).filter(|place| *place == node || rng.chance(400)).map(Host::Server).collect();
+            let out = servers.iter().filter(|_| there).map(|server| (site, *server));
+            out.chain(servers.iter().filter(|_| back).map(|server| (*server, site))).collect()
         }
     }
 }

@@ -15,6 +15,7 @@ use serde_json::Value;
 use crate::check::NodeView;
 use crate::event;
 use crate::server::Server;
+use crate::trace;
 use crate::workload::http::{Http, Reply};
 use crate::workload::{Phase, Shared, kv, locks, waits};
 use crate::world::hold;
@@ -25,6 +26,12 @@ const INTERVAL: Duration = Duration::from_millis(300);
 const PATIENCE: Duration = Duration::from_millis(2_000);
 /// How long calm may take to bring all servers together: twice a client's longest wait for an answer.
 const TOGETHER: Duration = Duration::from_secs(60);
+
+/// Tasks that a server has when nobody asks it for anything, and for each other server.
+const TASKS: usize = 20;
+const TASKS_FOR_EACH: usize = 7;
+/// How long servers may take to let go of what clients left behind.
+const LET_GO: Duration = Duration::from_secs(10);
 
 /// What has been seen.
 #[derive(Debug, Default)]
@@ -37,7 +44,7 @@ pub struct Observations {
     pub violation: Option<String>,
 }
 
-/// Looks until calm has brought all servers together, or should have; then audits the keys.
+/// Looks until calm has brought all servers together, or should have; then audits what the run left behind.
 pub async fn observe(
     number: u32,
     world: World,
@@ -46,16 +53,30 @@ pub async fn observe(
     keys: Vec<String>,
     locks: locks::Mix,
 ) {
-    let mut lines: Vec<Http> = shared.servers.iter().map(|server| Http::new(&world, *server)).collect();
+    let verdict = match come_together(&world, &shared, &servers).await {
+        Ok(()) => audit(number, &world, &shared, &servers, &keys, &locks).await,
+        apart => apart,
+    };
+    shared.enter(Phase::Quiet);
+    let verdict = match verdict {
+        Ok(()) => let_go(&world, &servers).await,
+        bad => bad,
+    };
+    hold(&shared.observations).violation = verdict.err();
+    shared.enter(Phase::Over);
+}
+
+async fn come_together(world: &World, shared: &Shared, servers: &[Arc<Server>]) -> Result<(), String> {
+    let mut lines: Vec<Http> = servers.iter().map(|server| Http::new(world, server.http_addr())).collect();
     let mut calm_since = None;
-    while shared.phase() != Phase::Over {
+    loop {
         let calm = shared.phase() == Phase::Calm;
         let mut views = Vec::new();
-        for (line, server) in lines.iter_mut().zip(&servers) {
+        for (line, server) in lines.iter_mut().zip(servers) {
             if !server.enlisted() {
                 continue;
             }
-            let view = look(line, server, &world).await;
+            let view = look(line, server).await;
             hold(&shared.observations).views.extend(view.clone());
             views.push(view);
         }
@@ -65,38 +86,58 @@ pub async fn observe(
             if together(&views) && !shared.errands.busy() {
                 event!("together", "after {waited:?}");
                 hold(&shared.observations).together_after = Some(waited);
-                let answered = kv::audit(number, world.clone(), shared.clone(), &enlisted(&servers), &keys).await;
-                fail(&shared, !answered, || "a read in calm was not answered".into());
-                let free = locks::audit(&world, &shared, &enlisted(&servers), &locks).await;
-                fail(&shared, free.is_err(), || free.unwrap_err());
-                let told = waits::audit(number, &world, &shared, &enlisted(&servers)).await;
-                fail(&shared, told.is_err(), || told.unwrap_err());
-                shared.enter(Phase::Over);
-            } else if waited > TOGETHER {
+                return Ok(());
+            }
+            if waited > TOGETHER {
                 let views: Vec<String> = views.iter().map(shown).collect();
                 let errand = if shared.errands.busy() { " (the operator's errand does not end)" } else { "" };
-                let text =
-                    format!("after {TOGETHER:?} of calm the servers do not agree{errand}:\n  {}", views.join("\n  "));
-                fail(&shared, true, || text);
-                shared.enter(Phase::Over);
+                let views = views.join("\n  ");
+                return Err(format!("after {TOGETHER:?} of calm the servers do not agree{errand}:\n  {views}"));
             }
         }
         world.sleep(INTERVAL).await;
     }
 }
 
-fn enlisted(servers: &[Arc<Server>]) -> Vec<SocketAddr> {
-    servers.iter().filter(|server| server.enlisted()).map(|server| server.http_addr()).collect()
+/// What the run left behind must be what its history says, and everybody who waits must be served.
+async fn audit(
+    number: u32,
+    world: &World,
+    shared: &Arc<Shared>,
+    servers: &[Arc<Server>],
+    keys: &[String],
+    locks: &locks::Mix,
+) -> Result<(), String> {
+    let enlisted = servers.iter().filter(|server| server.enlisted());
+    let enlisted: Vec<SocketAddr> = enlisted.map(|server| server.http_addr()).collect();
+    if !kv::audit(number, world.clone(), shared.clone(), &enlisted, keys).await {
+        return Err("a read in calm was not answered".into());
+    }
+    locks::audit(world, shared, &enlisted, locks).await?;
+    waits::audit(number, world, shared, &enlisted).await
+}
+
+/// Once all clients have hung up, servers have nothing left but what they always have: no connection, no wait, no task.
+async fn let_go(world: &World, servers: &[Arc<Server>]) -> Result<(), String> {
+    let began = world.clock.now();
+    loop {
+        let of = |server: &&Arc<Server>| (server.machine.name.clone(), server.machine.gate.tasks());
+        let tasks: Vec<(String, usize)> =
+            servers.iter().filter(|server| server.enlisted()).map(|server| of(&server)).collect();
+        let most = TASKS + TASKS_FOR_EACH * (tasks.len() - 1);
+        event!("tasks", "{tasks:?} of {most}");
+        let Some((name, count)) = tasks.iter().find(|(_, count)| *count > most) else { return Ok(()) };
+        if world.clock.now().since(began) > LET_GO {
+            return Err(format!(
+                "{LET_GO:?} after all clients have hung up, {name} still has {count} tasks, above {most}"
+            ));
+        }
+        world.sleep(INTERVAL).await;
+    }
 }
 
 fn shown(view: &Option<NodeView>) -> String {
     view.as_ref().map_or_else(|| "no answer".into(), NodeView::to_string)
-}
-
-fn fail(shared: &Shared, failed: bool, why: impl FnOnce() -> String) {
-    if failed {
-        hold(&shared.observations).violation.get_or_insert_with(why);
-    }
 }
 
 /// All answer, name the same leader, and have executed the same entries.
@@ -107,7 +148,7 @@ fn together(views: &[Option<NodeView>]) -> bool {
 }
 
 /// What a server says about itself. An answer that was under way while the server was started again is of nobody.
-async fn look(line: &mut Http, server: &Server, world: &World) -> Option<NodeView> {
+async fn look(line: &mut Http, server: &Server) -> Option<NodeView> {
     let incarnation = server.machine.boots();
     let reply = line.send(Method::GET, "/v1/agent/self", None, String::new(), PATIENCE).await;
     let Reply::Answer { status: 200, body, .. } = reply else { return None };
@@ -121,7 +162,7 @@ async fn look(line: &mut Http, server: &Server, world: &World) -> Option<NodeVie
         // By their machines: servers move to other ports, and are replaced.
         node: server.ip.to_string(),
         incarnation,
-        time: world.clock.now().0 / 1_000_000,
+        time: trace::now().as_millis() as u64,
         term: number("/Stats/raft/term")?,
         leader: text("/Stats/consul/leader_addr")
             .and_then(|leader| Some(leader.parse::<SocketAddr>().ok()?.ip().to_string())),

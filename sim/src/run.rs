@@ -6,222 +6,22 @@
 //! Start with [`run`].
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet};
-use std::future::Future;
-use std::net::IpAddr;
-use std::pin::Pin;
-use std::sync::Arc;
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use quorate::world::World;
-
-use crate::check;
-use crate::cluster::{Cluster, Hosts};
+use crate::check::{self, NodeView};
+use crate::cluster::Happening;
 use crate::engine::Engine;
-use crate::nemesis::{Draw, Kind};
-use crate::observer;
-use crate::rng::Rng;
-use crate::server::{Server, Setup};
+use crate::history::Operation;
+use crate::nemesis::Kind;
+use crate::scene::{Options, Scene};
+use crate::stage::Stage;
 use crate::trace;
-use crate::workload::kv::{self, Mix};
-use crate::workload::{Phase, Shared, locks, operator, tenants, waits};
-use crate::world::{Machine, hold};
-
-/// How long calm may last before the run is ended: the observer should have ended it long before.
-const PATIENCE: Duration = Duration::from_secs(300);
+use crate::workload::locks::Claim;
+use crate::world::hold;
 
 /// Stack of a run's thread, in bytes: the futures of a whole server are polled on it.
 const STACK: usize = 16 << 20;
-
-/// What a person asked for.
-#[derive(Debug, Clone)]
-pub struct Options {
-    /// Servers; drawn if not said.
-    pub nodes: Option<usize>,
-    /// Virtual time of the storm; drawn if not said.
-    pub span: Option<Duration>,
-    /// Kinds of faults that may happen.
-    pub faults: BTreeSet<Kind>,
-}
-
-/// What the seed drew.
-#[derive(Debug, Clone)]
-pub struct Scene {
-    /// The seed.
-    pub seed: u64,
-    /// Servers that found the cluster.
-    pub nodes: usize,
-    /// Servers that may join it later.
-    pub spare: usize,
-    /// How often servers shorten their log, and what they keep of it.
-    pub setup: Setup,
-    /// Virtual time of the storm.
-    pub span: Duration,
-    /// The engine's step: how coarse the network's time is.
-    pub tick: Duration,
-    /// Longest latency of a message, while nothing is wrong with the network.
-    pub latency: Duration,
-    /// Of a thousand polls of servers' tasks, how many let others go first.
-    pub jitter: u64,
-    /// What goes wrong.
-    pub draw: Draw,
-    /// What the clients do.
-    pub mix: Mix,
-    /// What the lockers do.
-    pub locks: locks::Mix,
-    /// Clients that follow a register.
-    pub watchers: u32,
-    /// Clients whose sessions live by checks.
-    pub tenants: u32,
-}
-
-impl Scene {
-    /// Draws a scene.
-    pub fn draw(seed: u64, options: &Options) -> Self {
-        let mut rng = Rng::named(seed, "scene");
-        let (drawn_nodes, drawn_span) =
-            (DRAWN_NODES[rng.below(DRAWN_NODES.len() as u64) as usize], rng.between(15, 45));
-        let nodes = options.nodes.unwrap_or(drawn_nodes);
-        let span = options.span.unwrap_or(Duration::from_secs(drawn_span));
-        let mut logs = Rng::named(seed, "logs");
-        let often = logs.chance(700);
-        let spare = logs.below(2) as usize;
-        let setup = Setup {
-            founders: nodes,
-            checkpoint_every: Duration::from_millis(logs.between(200, if often { 3_000 } else { 60_000 })),
-            trailing: logs.between(1, if often { 100 } else { 10_000 }),
-        };
-        Scene {
-            seed,
-            nodes,
-            spare,
-            setup,
-            span,
-            tick: Duration::from_millis(*rng.pick(&[2, 3, 5, 10])),
-            latency: Duration::from_millis(rng.between(2, 25)),
-            jitter: if rng.chance(500) { rng.below(300) } else { 0 },
-            draw: Draw::new(seed, nodes + spare, spare, span, &options.faults),
-            mix: Mix::draw(seed),
-            locks: locks::Mix::draw(seed),
-            watchers: Rng::named(seed, "watchers").between(1, 3) as u32,
-            tenants: Rng::named(seed, "tenants").below(3) as u32,
-        }
-    }
-
-    /// All servers.
-    pub fn servers(&self) -> usize {
-        self.nodes + self.spare
-    }
-
-    /// The hosts' names: servers, clients, lockers, watchers, tenants, the operator, the observer.
-    pub fn names(&self) -> Vec<String> {
-        let servers = (1..=self.servers()).map(|number| format!("n{number}"));
-        let clients = (1..=self.mix.clients).map(|number| format!("c{number}"));
-        let lockers = (1..=self.locks.lockers).map(|number| format!("l{number}"));
-        let watchers = (1..=self.watchers).map(|number| format!("w{number}"));
-        let tenants = (1..=self.tenants).map(|number| format!("t{number}"));
-        let rest = ["op".into(), "obs".into()];
-        servers.chain(clients).chain(lockers).chain(watchers).chain(tenants).chain(rest).collect()
-    }
-
-    /// Sets the scene up on hosts with these addresses, in the order of [`Self::names`].
-    pub fn stage(&self, ips: &[IpAddr]) -> Stage {
-        let machines: Vec<Arc<Machine>> = self.names().iter().map(|name| Machine::new(self.seed, name)).collect();
-        let count = self.servers();
-        let mut rng = Rng::named(self.seed, "machines");
-        // Up to ρ = 1 % either way.
-        let mut drift = |machine: &Machine| machine.drift.set_rate(rng.between(0, 20_000) as i64 - 10_000);
-        for machine in &machines[..count] {
-            drift(machine);
-            machine.gate.set_jitter(self.jitter);
-        }
-        for machine in machines.iter().filter(|machine| machine.name.starts_with('l')) {
-            drift(machine);
-        }
-        let servers = Server::all(&machines[..count], &ips[..count], &self.setup);
-        let shared = Shared::new(servers.iter().map(|server| server.http_addr()).collect());
-        let (plan, errands) = (self.draw.plan.clone(), shared.errands.clone());
-        Stage {
-            scene: self.clone(),
-            cluster: Cluster::new(servers.clone(), ips.to_vec(), plan, errands, self.latency),
-            shared,
-            clients: ips.iter().copied().zip(machines).skip(count).collect(),
-            servers,
-            violation: None,
-            in_storm: 0,
-            ended: Duration::ZERO,
-        }
-    }
-}
-
-/// Cluster sizes, as often as they are to be drawn.
-const DRAWN_NODES: &[usize] = &[1, 3, 3, 5];
-
-/// A run while it runs.
-pub struct Stage {
-    scene: Scene,
-    /// The servers.
-    pub servers: Vec<Arc<Server>>,
-    cluster: Cluster,
-    shared: Arc<Shared>,
-    clients: Vec<(IpAddr, Arc<Machine>)>,
-    violation: Option<String>,
-    in_storm: usize,
-    ended: Duration,
-}
-
-/// What runs on a client host, given its world.
-pub type Client = Box<dyn FnOnce(World) -> Pin<Box<dyn Future<Output = ()> + Send>>>;
-
-impl Stage {
-    /// The client hosts: address, machine, and what runs there.
-    pub fn clients(&self) -> Vec<(IpAddr, Arc<Machine>, Client)> {
-        let last = self.clients.len() - 1;
-        let each = self.clients.iter().enumerate().map(|(number, (ip, machine))| {
-            let (shared, mix, seed) = (self.shared.clone(), self.scene.mix.clone(), self.scene.seed);
-            let (locks, machine_of) = (self.scene.locks.clone(), machine.clone());
-            let (servers, id) = (self.servers.clone(), number as u32 + 1);
-            let client: Client = if number == last {
-                Box::new(move |world| Box::pin(observer::observe(id, world, shared, servers, mix.names(), locks)))
-            } else if number == last - 1 {
-                let rng = Rng::named(seed, "operator");
-                Box::new(move |world| Box::pin(operator::run(world, shared, servers, rng)))
-            } else if id > mix.clients + locks.lockers + self.scene.watchers {
-                let rng = Rng::named(seed, &format!("tenant/{id}"));
-                Box::new(move |world| Box::pin(tenants::tenant(id, world, shared, rng)))
-            } else if id > mix.clients + locks.lockers {
-                let mut rng = Rng::named(seed, &format!("watcher/{id}"));
-                let name = rng.pick(&mix.names()).clone();
-                Box::new(move |world| Box::pin(waits::watcher(id, world, shared, name, rng)))
-            } else if id > mix.clients {
-                let rng = Rng::named(seed, &format!("locker/{id}"));
-                Box::new(move |world| Box::pin(locks::locker(id, world, machine_of, shared, locks, rng)))
-            } else {
-                let rng = Rng::named(seed, &format!("client/{id}"));
-                Box::new(move |world| Box::pin(kv::client(id, world, shared, mix, rng)))
-            };
-            (*ip, machine.clone(), client)
-        });
-        each.collect()
-    }
-
-    /// Does what is due before the engine's next step; returns whether the run is over.
-    pub fn step(&mut self, hosts: &mut dyn Hosts, now: Duration) -> bool {
-        self.ended = now;
-        self.cluster.step(hosts, now);
-        if self.shared.phase() == Phase::Storm && now >= self.scene.span {
-            crate::event!("calm", "");
-            self.cluster.calm(hosts);
-            self.in_storm = hold(&self.shared.history).history().operations().len();
-            self.shared.enter(Phase::Calm);
-        }
-        self.violation = self.cluster.violation.take();
-        if now > self.scene.span + PATIENCE {
-            self.violation = Some("the observer does not come to an end".into());
-        }
-        self.violation.is_some() || self.shared.phase() == Phase::Over
-    }
-}
 
 /// Operations of clients, counted.
 #[derive(Debug, Clone, Copy, Default)]
@@ -249,16 +49,51 @@ pub struct Report {
     pub locks: (usize, usize),
     /// Faults that came to pass.
     pub faults: BTreeMap<Kind, u64>,
-    /// A line for each.
-    pub lines: Vec<String>,
     /// How long calm took to bring the servers together.
     pub together_after: Option<Duration>,
     /// Starts of servers.
     pub boots: u32,
     /// The checkers' verdicts.
     pub checks: check::Report,
-    /// What was wrong, each with its name: none, if all is well.
-    pub violations: Vec<(&'static str, String)>,
+    /// What was wrong: nothing, if all is well.
+    pub alarms: Vec<Alarm>,
+    /// What happened, for those who want to see it.
+    pub film: Film,
+}
+
+/// Something that must not be.
+#[derive(Debug, Clone)]
+pub struct Alarm {
+    /// Who found it.
+    pub checker: &'static str,
+    /// What it is.
+    pub text: String,
+    /// When it was seen, if that was at some time.
+    pub at: Option<Duration>,
+}
+
+/// What happened in a run, with times.
+#[derive(Debug, Clone, Default)]
+pub struct Film {
+    /// Faults, and processes that ended.
+    pub happenings: Vec<Happening>,
+    /// What the servers said about themselves.
+    pub views: Vec<NodeView>,
+    /// What the clients of registers did.
+    pub shots: Vec<Shot>,
+    /// What the lockers believed.
+    pub claims: Vec<Claim>,
+}
+
+/// An operation with its times.
+#[derive(Debug, Clone)]
+pub struct Shot {
+    /// The operation.
+    pub operation: Operation,
+    /// When it was sent.
+    pub from: Duration,
+    /// When it was answered.
+    pub until: Option<Duration>,
 }
 
 thread_local! {
@@ -303,24 +138,32 @@ pub fn run<E: Engine>(
         Err(_) => (Err("the engine's thread panicked".into()), None),
     };
     let mut report = outcome.unwrap_or_else(|error| failed(scene, error));
-    if let Some(panic) = panic {
-        report.violations.insert(0, ("panic", panic));
+    if let Some(text) = panic {
+        report.alarms.insert(0, Alarm { checker: "panic", text, at: None });
     }
     report
 }
 
 fn report(stage: Stage, trace: (u64, u64)) -> Report {
-    let history = hold(&stage.shared.history).history().clone();
+    let recorder = std::mem::take(&mut *hold(&stage.shared.history));
     let observations = std::mem::take(&mut *hold(&stage.shared.observations));
     let book = std::mem::take(&mut *hold(&stage.shared.book));
-    let checks = check::run(&history, &book, &observations.views, check::linear::BUDGET);
-    let mut violations: Vec<(&'static str, String)> = Vec::new();
-    violations.extend(stage.violation.map(|text| ("process", text)));
-    violations.extend(observations.violation.map(|text| ("liveness", text)));
-    let contradictions = std::mem::take(&mut *hold(&stage.shared.contradictions));
-    violations.extend(contradictions.into_iter().map(|(id, text)| ("contradiction", format!("{id}: {text}"))));
-    violations.extend(checks.violations().map(|(checker, violation)| (checker, violation.to_string())));
-    let operations = history.operations();
+    let checks = check::run(recorder.history(), &book, &observations.views, check::linear::BUDGET);
+    let mut alarms = Vec::new();
+    let now = Some(stage.ended);
+    alarms.extend(stage.violation.map(|text| Alarm { checker: "process", text, at: now }));
+    alarms.extend(observations.violation.map(|text| Alarm { checker: "liveness", text, at: now }));
+    alarms.extend(std::mem::take(&mut *hold(&stage.shared.contradictions)));
+    alarms.extend(checks.violations().map(|(checker, violation)| {
+        let last = violation.proof.iter().map(|operation| operation.end.unwrap_or(operation.start)).max();
+        Alarm { checker, text: violation.to_string(), at: last.map(|event| recorder.time_of(event)) }
+    }));
+    let shot = |operation: &Operation| Shot {
+        from: recorder.time_of(operation.start),
+        until: operation.end.map(|end| recorder.time_of(end)),
+        operation: operation.clone(),
+    };
+    let operations = recorder.history().operations();
     // Tasks and their worlds hold each other, and an engine may not drop them all: what is large is let go of here.
     stage.servers.iter().for_each(|server| server.replace_machine());
     Report {
@@ -333,17 +176,22 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
         },
         locks: (book.claims.len(), book.writes.len()),
         faults: stage.cluster.happened,
-        lines: stage.cluster.lines,
         together_after: observations.together_after,
         boots: stage.servers.iter().map(|server| server.machine.boots()).sum(),
         checks,
-        violations,
+        alarms,
+        film: Film {
+            happenings: stage.cluster.happenings,
+            views: observations.views,
+            shots: operations.iter().map(shot).collect(),
+            claims: book.claims,
+        },
         scene: stage.scene,
     }
 }
 
 /// A run that the engine could not finish.
-fn failed(scene: Scene, error: String) -> Report {
+fn failed(scene: Scene, text: String) -> Report {
     Report {
         scene,
         trace: (0, 0),
@@ -351,10 +199,10 @@ fn failed(scene: Scene, error: String) -> Report {
         operations: Operations::default(),
         locks: (0, 0),
         faults: BTreeMap::new(),
-        lines: Vec::new(),
         together_after: None,
         boots: 0,
         checks: check::Report::default(),
-        violations: vec![("engine", error)],
+        alarms: vec![Alarm { checker: "engine", text, at: None }],
+        film: Film::default(),
     }
 }

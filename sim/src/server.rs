@@ -2,6 +2,7 @@
 //!
 //! A [`Server`] is what its process and the run share; [`process`] is the process.
 
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -50,6 +51,8 @@ pub struct Server {
     addresses: Arc<Mutex<Vec<SocketAddr>>>,
     enlisted: AtomicBool,
     stop: Notify,
+    /// Whether it has come to serve since this was last asked.
+    ready: AtomicBool,
     exit: Mutex<Option<Exit>>,
 }
 
@@ -60,6 +63,22 @@ pub enum Exit {
     Stopped,
     /// With an error, as a process that prints it and exits with 1.
     Failed(Error),
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Exit::Stopped => f.write_str("as it was told to"),
+            Exit::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl Exit {
+    /// Whether it says that what is on the disk is not what was written, and what to do about it.
+    pub fn refuses_data(&self) -> bool {
+        matches!(self, Exit::Failed(error) if error.to_string().contains("cannot be trusted"))
+    }
 }
 
 impl Server {
@@ -76,6 +95,7 @@ impl Server {
                 addresses: Arc::clone(&addresses),
                 enlisted: AtomicBool::new(place < setup.founders),
                 stop: Notify::new(),
+                ready: AtomicBool::new(false),
                 exit: Mutex::default(),
             })
         });
@@ -112,6 +132,11 @@ impl Server {
     /// Tells its process to stop.
     pub fn stop(&self) {
         self.stop.notify_one();
+    }
+
+    /// Whether a process of it has come to serve since this was asked last.
+    pub fn take_ready(&self) -> bool {
+        self.ready.swap(false, Ordering::Relaxed)
     }
 
     /// How its process ended, once after it did.
@@ -179,6 +204,7 @@ async fn life(server: Arc<Server>, world: World, time: Arc<dyn Time>) -> Result<
         Box::new(move |_, _| Box::pin(async move { Ok(Arc::new(checkpoint.open(time)) as Arc<dyn CheckpointStore>) }));
     let mut node = quorate::node::start_with(world.clone(), config, open).await?;
     event!("ready", "{} {}", server.machine.name, node.node_id());
+    server.ready.store(true, Ordering::Relaxed);
     tokio::select! {
         biased;
         () = server.stop.notified() => {

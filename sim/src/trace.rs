@@ -60,6 +60,11 @@ pub fn finish() -> (u64, u64) {
     (trace.hash, trace.events)
 }
 
+/// Virtual time of this thread's run.
+pub fn now() -> Duration {
+    TRACE.with_borrow(|trace| trace.as_ref().map_or(Duration::ZERO, |trace| (trace.now)()))
+}
+
 /// The engine's step begins at this time.
 pub fn step(now: Duration) {
     STEP.set(now);

@@ -20,6 +20,7 @@ fn main() -> ExitCode {
     let done = match arguments.first().map(String::as_str) {
         Some("planted") => planted::main(arguments.split_off(1)),
         Some("regressions") => regressions::main(),
+        Some("list") => list(),
         _ => {
             let Some(wanted) = take_engine(&mut arguments) else { return ExitCode::from(2) };
             each(&wanted, &arguments)
@@ -33,6 +34,14 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+/// What the engines know, which is the same for all of them, and the planted bugs.
+fn list() -> io::Result<bool> {
+    Ok(each(&ENGINES.iter().take(1).collect::<Vec<_>>(), &["list".into()])? && {
+        print!("{}", planted::list()?);
+        true
+    })
 }
 
 fn each(wanted: &[&Engine], arguments: &[String]) -> io::Result<bool> {

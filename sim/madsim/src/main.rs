@@ -6,10 +6,13 @@
 mod net;
 
 use std::collections::BTreeMap;
+use std::future::Future;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use madsim::net::NetSim;
@@ -19,14 +22,19 @@ use madsim::time::TimeHandle;
 use quorate::world::{Abort, BoxTask, Sleep};
 use quorate_sim::cluster::Hosts;
 use quorate_sim::engine::{Engine, Primitives, Time};
-use quorate_sim::resets::Resets;
-use quorate_sim::run::{Scene, Stage};
+use quorate_sim::scene::Scene;
 use quorate_sim::server;
+use quorate_sim::stage::Stage;
 use quorate_sim::trace;
+use quorate_sim::wires::Wires;
 use quorate_sim::world::Machine;
 use tokio::runtime::RngSeed;
 
 use crate::net::MadsimNet;
+
+/// A quarter of a run's time went into libc's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     quorate_sim::cli::main::<Madsim>()
@@ -67,27 +75,29 @@ impl Engine for Madsim {
 /// The run itself: a task beside all hosts.
 async fn direct(scene: Scene) -> Stage {
     let handle = Handle::current();
-    let resets = Arc::new(Resets::default());
-    let ips: Vec<IpAddr> = (1..=scene.names().len() as u8).map(|number| [10, 0, 0, number].into()).collect();
-    let mut stage = scene.stage(&ips);
+    let ips: Vec<IpAddr> = (1..=scene.hosts().len() as u8).map(|number| [10, 0, 0, number].into()).collect();
+    let mut stage = Stage::set(&scene, &ips);
+    let wires = stage.cluster.wires();
     let mut nodes = BTreeMap::new();
     for server in stage.servers.clone() {
-        let (ip, resets) = (server.ip, resets.clone());
+        let (ip, wires) = (server.ip, wires.clone());
         let process = move || {
-            let engine = primitives(server.ip, &server.machine, &resets);
+            let engine = primitives(server.ip, &server.machine, &wires);
             server::process(server.clone(), engine)
         };
         let node = handle.create_node().name(ip.to_string()).ip(ip).init(process).build();
         nodes.insert(ip, node.id());
     }
-    for (ip, machine, client) in stage.clients() {
-        let node = handle.create_node().name(machine.name.clone()).ip(ip).build();
+    for (ip, plays) in stage.sites() {
+        let node = handle.create_node().name(ip.to_string()).ip(ip).build();
         nodes.insert(ip, node.id());
-        let engine = primitives(ip, &machine, &resets);
-        let world = machine.boot(engine.clone());
-        node.spawn(machine.gate.guard(engine.time, client(world)));
+        for (machine, play) in plays {
+            let engine = primitives(ip, &machine, &wires);
+            let world = machine.boot(engine.clone());
+            node.spawn(machine.gate.guard(engine.time, play(world)));
+        }
     }
-    let mut hosts = MadsimHosts { handle, net: NetSim::current(), nodes, resets };
+    let mut hosts = MadsimHosts { handle, net: NetSim::current(), nodes };
     loop {
         let now = TimeHandle::current().elapsed();
         trace::step(now);
@@ -106,8 +116,10 @@ fn latency(most: Duration) -> std::ops::Range<Duration> {
     least..(most / 3).max(least + least)
 }
 
-fn primitives(ip: IpAddr, machine: &Machine, resets: &Arc<Resets>) -> Primitives {
-    Primitives { time: Arc::new(MadsimTime), net: Arc::new(MadsimNet::new(ip, &machine.name, resets.clone())), spawn }
+fn primitives(ip: IpAddr, machine: &Machine, wires: &Arc<Wires>) -> Primitives {
+    let time: Arc<dyn Time> = Arc::new(MadsimTime);
+    let net = MadsimNet::new(ip, &machine.name, wires.clone(), time.clone());
+    Primitives { time, net: Arc::new(net), spawn }
 }
 
 fn spawn(task: BoxTask) -> Box<dyn Abort> {
@@ -131,7 +143,27 @@ impl Time for MadsimTime {
     }
 
     fn sleep(&self, duration: Duration) -> Sleep {
-        Box::pin(madsim::time::sleep(duration))
+        Box::pin(Nap { sleep: madsim::time::sleep(duration), waker: None })
+    }
+}
+
+/// A sleep that sets one timer for each of its tasks: madsim's own sets one more whenever it is polled, and a server polls
+/// its sleeps in many `select!`s.
+struct Nap {
+    sleep: madsim::time::Sleep,
+    waker: Option<Waker>,
+}
+
+impl Future for Nap {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let set = self.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if set && !self.sleep.is_elapsed() {
+            return Poll::Pending;
+        }
+        self.waker = Some(cx.waker().clone());
+        Pin::new(&mut self.sleep).poll(cx)
     }
 }
 
@@ -139,7 +171,6 @@ struct MadsimHosts {
     handle: Handle,
     net: Arc<NetSim>,
     nodes: BTreeMap<IpAddr, NodeId>,
-    resets: Arc<Resets>,
 }
 
 impl Hosts for MadsimHosts {
@@ -161,9 +192,5 @@ impl Hosts for MadsimHosts {
 
     fn set_latency(&mut self, most: Duration) {
         self.net.update_config(|config| config.send_latency = latency(most));
-    }
-
-    fn reset(&mut self, host: IpAddr) {
-        self.resets.reset(host);
     }
 }

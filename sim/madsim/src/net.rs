@@ -7,20 +7,22 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use madsim::net::{TcpListener, TcpStream};
 use quorate::world::{BoxListener, BoxStream, Interface, Listener, Network};
-use quorate_sim::resets::Resets;
+use quorate_sim::engine::Time;
+use quorate_sim::wires::Wires;
 
 /// The network as one host sees it.
 #[derive(Clone)]
 pub struct MadsimNet {
     ip: IpAddr,
     name: String,
-    resets: Arc<Resets>,
+    wires: Arc<Wires>,
+    time: Arc<dyn Time>,
 }
 
 impl MadsimNet {
     /// The network of the host at this address.
-    pub fn new(ip: IpAddr, name: &str, resets: Arc<Resets>) -> Self {
-        MadsimNet { ip, name: name.into(), resets }
+    pub fn new(ip: IpAddr, name: &str, wires: Arc<Wires>, time: Arc<dyn Time>) -> Self {
+        MadsimNet { ip, name: name.into(), wires, time }
     }
 }
 
@@ -31,7 +33,7 @@ impl Network for MadsimNet {
     }
 
     async fn connect(&self, addr: SocketAddr) -> io::Result<BoxStream> {
-        Ok(self.resets.stream(self.ip, TcpStream::connect(addr).await?))
+        Ok(self.wires.stream(self.ip, &self.time, TcpStream::connect(addr).await?))
     }
 
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
@@ -57,7 +59,7 @@ struct MadsimListener {
 impl Listener for MadsimListener {
     async fn accept(&self) -> io::Result<(BoxStream, SocketAddr)> {
         let (stream, peer) = self.listener.accept().await?;
-        Ok((self.net.resets.stream(self.net.ip, stream), peer))
+        Ok((self.net.wires.stream(self.net.ip, &self.net.time, stream), peer))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

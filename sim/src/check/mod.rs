@@ -3,14 +3,7 @@
 //! A checker never reports what a correct store could have shown, so every violation is a bug: of the store, or of the
 //! simulator. None looks into the servers; the clients' answers and the servers' own figures are all there is.
 //!
-//! | checker | promise | source |
-//! |---|---|---|
-//! | [`revision_order`] | R1, R2, R3 | Gibbons and Korach 1997, with the server's revisions as the order of writes |
-//! | [`linear`] | R1 | Wing and Gong 1993, Lowe 2017 |
-//! | [`index`] | R4 | |
-//! | [`locks`] | G1, G2, G3: L1, L2, L4, L10 | |
-//! | contradictions | what one client alone can tell: L6, L8, L9, L12, L13, L19, R1, R4 | |
-//! | [`raft`] | R6, L18, election safety, state machine safety | Ongaro and Ousterhout 2014 |
+//! Which there are, and what each is about: [`CHECKERS`].
 
 pub mod index;
 pub mod linear;
@@ -32,6 +25,23 @@ pub use verdict::{Verdict, Violation};
 
 use crate::history::History;
 use crate::workload::locks::Book;
+
+/// Names, and the promises that they are about. The first five are alarms of the run itself.
+pub const CHECKERS: &[(&str, &str)] = &[
+    ("panic", "nothing panics"),
+    ("engine", "every run comes to an end"),
+    ("process", "no server ends without cause"),
+    (
+        "liveness",
+        "in calm all servers agree within 60 s, answer, grant every lock, wake every watcher, and let go of what they held",
+    ),
+    ("contradiction", "what one client alone can tell: L6, L8, L9, L12, L13, L19, R1, R4"),
+    ("revision-order", "R1, R2, R3: the servers' revisions as the order of writes (Gibbons and Korach 1997)"),
+    ("linear", "R1: a search for an order (Wing and Gong 1993, Lowe 2017)"),
+    ("index", "R4: indexes never go back"),
+    ("locks", "L1, L2, L4, L10: no two holders, fences rise, no delay is cut short"),
+    ("raft", "R6, L18, one leader per term, one state per entry (Ongaro and Ousterhout 2014)"),
+];
 
 /// One checker's verdict.
 #[derive(Debug, Clone, PartialEq, Eq)]

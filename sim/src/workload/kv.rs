@@ -55,6 +55,8 @@ pub struct Mix {
     pub pause: Duration,
     /// Bytes that values are padded to: large ones fill log segments, and make checkpoints and purges.
     pub padding: usize,
+    /// How many operations a client runs at most.
+    pub most: Option<u32>,
 }
 
 impl Mix {
@@ -74,6 +76,7 @@ impl Mix {
             machines: rng.below(3),
             waits: rng.below(200),
             doomed: rng.below(300),
+            most: None,
         }
     }
 
@@ -89,7 +92,9 @@ pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, rn
     let keys = mix.names();
     let mut client = Client::new(&shared.servers.clone(), number, world, shared, rng);
     (client.padding, client.waits, client.doomed) = (mix.padding, mix.waits, mix.doomed);
-    while client.shared.phase() == Phase::Storm {
+    let mut left = mix.most.unwrap_or(u32::MAX);
+    while client.shared.phase() == Phase::Storm && left > 0 {
+        left -= 1;
         let key = client.rng.pick(&keys).clone();
         let call = client.choose(&key, &mix);
         let patience =

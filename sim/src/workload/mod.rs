@@ -11,12 +11,18 @@ pub mod registers;
 pub mod tenants;
 pub mod waits;
 
+use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::Notify;
 
 use crate::history::{Call, History, OperationId, Outcome};
 use crate::observer::Observations;
+use crate::run::Alarm;
+use crate::trace;
 use crate::workload::operator::Errands;
 
 /// What all clients of a run share.
@@ -27,8 +33,8 @@ pub struct Shared {
     pub history: Mutex<Recorder>,
     /// What the lockers did and believed.
     pub book: Mutex<locks::Book>,
-    /// What contradicts itself already in what one client saw: the invariant, and a sentence.
-    pub contradictions: Mutex<Vec<(&'static str, String)>>,
+    /// What contradicts itself already in what one client saw.
+    pub contradictions: Mutex<Vec<Alarm>>,
     /// What the watchers saw last.
     pub watched: Mutex<waits::Watched>,
     /// What the observer saw.
@@ -36,6 +42,7 @@ pub struct Shared {
     /// What the operator is to do.
     pub errands: Arc<Errands>,
     phase: AtomicU8,
+    quiet: Notify,
 }
 
 /// Where a run stands.
@@ -45,6 +52,8 @@ pub enum Phase {
     Storm,
     /// Clients finish what they have begun, nothing goes wrong any more.
     Calm,
+    /// Clients have hung up.
+    Quiet,
     /// Everything has been looked at.
     Over,
 }
@@ -61,13 +70,15 @@ impl Shared {
             observations: Mutex::default(),
             errands: Arc::default(),
             phase: AtomicU8::new(Phase::Storm as u8),
+            quiet: Notify::new(),
         })
     }
 
     /// Something cannot be.
     pub fn contradict(&self, invariant: &'static str, sentence: String) {
         crate::event!("wrong", "{invariant} {sentence}");
-        crate::world::hold(&self.contradictions).push((invariant, sentence));
+        let (text, at) = (format!("{invariant}: {sentence}"), Some(trace::now()));
+        crate::world::hold(&self.contradictions).push(Alarm { checker: "contradiction", text, at });
     }
 
     /// The largest fence that a lock was held under.
@@ -81,6 +92,7 @@ impl Shared {
         match self.phase.load(Ordering::Relaxed) {
             0 => Phase::Storm,
             1 => Phase::Calm,
+            2 => Phase::Quiet,
             _ => Phase::Over,
         }
     }
@@ -88,6 +100,19 @@ impl Shared {
     /// The run goes on to this phase.
     pub fn enter(&self, phase: Phase) {
         self.phase.store(phase as u8, Ordering::Relaxed);
+        if phase == Phase::Quiet {
+            self.quiet.notify_waiters();
+        }
+    }
+
+    /// Runs a client until it ends, or hangs up for it when all is to be quiet.
+    pub async fn until_quiet(&self, client: impl Future<Output = ()>) {
+        let quiet = self.quiet.notified();
+        tokio::select! {
+            biased;
+            () = quiet => {}
+            () = client => {}
+        }
     }
 }
 
@@ -95,26 +120,32 @@ impl Shared {
 #[derive(Debug, Default)]
 pub struct Recorder {
     history: History,
-    events: u64,
+    /// Virtual time of each event, by its number: the first is 1.
+    times: Vec<Duration>,
 }
 
 impl Recorder {
     /// A client is about to send an operation.
     pub fn begin(&mut self, client: u32, key: &str, call: Call) -> OperationId {
-        self.events += 1;
-        self.history.invoke(self.events, client, key, call)
+        self.times.push(trace::now());
+        self.history.invoke(self.times.len() as u64, client, key, call)
     }
 
     /// The client knows what came of it. Of an unknown outcome nothing is written: it may come true at any later time.
     pub fn end(&mut self, id: OperationId, outcome: Outcome) {
-        self.events += 1;
+        self.times.push(trace::now());
         if outcome != Outcome::Unknown {
-            self.history.complete(self.events, id, outcome);
+            self.history.complete(self.times.len() as u64, id, outcome);
         }
     }
 
     /// What was written.
     pub fn history(&self) -> &History {
         &self.history
+    }
+
+    /// Virtual time of an event of the history.
+    pub fn time_of(&self, event: u64) -> Duration {
+        self.times.get(event.saturating_sub(1) as usize).copied().unwrap_or_default()
     }
 }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::http::{Http, Reply};
 use super::{Phase, Shared};
-use crate::nemesis::Fault;
+use crate::nemesis::{Fault, Kind};
 use crate::rng::Rng;
 use crate::server::Server;
 use crate::world::hold;
@@ -36,13 +36,15 @@ const ATTEMPTS: u32 = 10;
 pub struct Errands {
     asked: Mutex<VecDeque<Fault>>,
     done: Mutex<Vec<Fault>>,
+    /// What became of the disk that was damaged last: whether its data were lost.
+    damage: Mutex<Option<bool>>,
     busy: AtomicBool,
 }
 
 impl Errands {
     /// Takes on what only the cluster can do to itself; false if that is not this fault.
     pub fn ask(&self, fault: &Fault) -> bool {
-        let ours = matches!(fault, Fault::Transfer(_) | Fault::Replace(..) | Fault::Destroy(..) | Fault::Grow);
+        let ours = fault.kind.is_errand();
         if ours {
             hold(&self.asked).push_back(fault.clone());
         }
@@ -52,6 +54,11 @@ impl Errands {
     /// What has come to pass since this was asked last: the machines in it may go now.
     pub fn take_done(&self) -> Vec<Fault> {
         std::mem::take(&mut *hold(&self.done))
+    }
+
+    /// A damaged disk's server has started again, or has refused to and was given an empty disk.
+    pub fn damage_is_over(&self, lost: bool) {
+        *hold(&self.damage) = Some(lost);
     }
 
     /// Whether an errand is under way.
@@ -72,7 +79,7 @@ impl Errands {
 pub async fn run(world: World, shared: Arc<Shared>, servers: Vec<Arc<Server>>, rng: Rng) {
     let http = Http::new(&world, shared.servers[0]);
     let mut operator = Operator { world, shared, servers, http, rng };
-    while operator.shared.phase() != Phase::Over {
+    loop {
         let storm = operator.shared.phase() == Phase::Storm;
         let errand = operator.shared.errands.next().filter(|_| storm);
         match errand {
@@ -96,21 +103,30 @@ struct Operator {
 
 impl Operator {
     async fn carry_out(&mut self, fault: Fault) {
-        match fault {
-            Fault::Transfer(to) => self.transfer(to).await,
-            Fault::Replace(node, _) => {
-                let Some(server) = self.expendable(node).await else { return };
+        let place = fault.place;
+        match fault.kind {
+            Kind::Transfer => self.transfer(fault).await,
+            Kind::Replace => {
+                let Some(server) = self.expendable(place).await else { return };
                 self.remove(&server).await;
                 self.shared.errands.done(fault);
-                self.joined(node, Some(server.id)).await;
+                self.joined(place, Some(server.id)).await;
             }
-            Fault::Destroy(node, _) => {
-                let Some(server) = self.expendable(node).await else { return };
+            Kind::Destroy => {
+                let Some(server) = self.expendable(place).await else { return };
                 self.shared.errands.done(fault);
-                self.joined(node, Some(server.id)).await;
+                self.joined(place, Some(server.id)).await;
                 self.remove(&server).await;
             }
-            Fault::Grow => {
+            Kind::Rot | Kind::Misdirect => {
+                let Some(server) = self.expendable(place).await else { return };
+                self.shared.errands.done(fault);
+                if self.damaged().await {
+                    self.joined(place, Some(server.id)).await;
+                    self.remove(&server).await;
+                }
+            }
+            Kind::Grow => {
                 let Some(spare) = self.servers.iter().position(|server| !server.enlisted()) else { return };
                 self.shared.errands.done(fault);
                 self.joined(spare, None).await;
@@ -119,18 +135,27 @@ impl Operator {
         }
     }
 
-    async fn transfer(&mut self, to: Option<usize>) {
-        let query = match to {
-            None => String::new(),
-            Some(node) => {
-                let servers = self.configuration().await.unwrap_or_default();
-                let Some(server) = self.at(node, &servers) else { return };
-                format!("?id={}", server.id)
+    /// Waits until it is known what became of a damaged disk; whether its data were lost.
+    async fn damaged(&self) -> bool {
+        loop {
+            if let Some(lost) = hold(&self.shared.errands.damage).take() {
+                return lost;
             }
+            self.pause().await;
+        }
+    }
+
+    async fn transfer(&mut self, fault: Fault) {
+        let query = if fault.size == 0 {
+            String::new()
+        } else {
+            let servers = self.configuration().await.unwrap_or_default();
+            let Some(server) = self.at(fault.place, &servers) else { return };
+            format!("?id={}", server.id)
         };
         let path = format!("/v1/operator/raft/transfer-leader{query}");
         if self.call(Method::POST, &path).await.is_some() {
-            self.shared.errands.done(Fault::Transfer(to));
+            self.shared.errands.done(fault);
         }
     }
 
@@ -164,7 +189,7 @@ impl Operator {
     /// Removes a server, however long it takes.
     async fn remove(&mut self, server: &RaftServer) {
         let path = format!("/v1/operator/raft/peer?id={}", server.id);
-        while self.shared.phase() != Phase::Over {
+        loop {
             if self.call(Method::DELETE, &path).await.is_some() {
                 return;
             }
@@ -179,7 +204,7 @@ impl Operator {
 
     /// Waits until a server other than the lost one votes on this machine.
     async fn joined(&mut self, node: usize, lost: Option<Uuid>) {
-        while self.shared.phase() != Phase::Over {
+        loop {
             let mut servers = self.agreed().await.unwrap_or_default();
             servers.retain(|server| Some(server.id) != lost && server.voter);
             if self.at(node, &servers).is_some() {

@@ -44,7 +44,7 @@ pub async fn watcher(number: u32, world: World, shared: Arc<Shared>, name: Strin
     let kind = Kind::of(&name);
     let (mut index, mut rested) = (0, false);
     hold(&shared.watched).seen.insert(number, (name.clone(), None));
-    while shared.phase() != Phase::Over {
+    loop {
         let calm = shared.phase() != Phase::Storm;
         let at = hold(&shared.watched).at.clone();
         let servers = match (calm, at) {

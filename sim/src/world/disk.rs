@@ -44,6 +44,8 @@ struct Platter {
 pub struct DiskFaults {
     /// Every sync takes this much longer.
     pub slow_sync: Duration,
+    /// No sync returns.
+    pub stuck: bool,
     /// The next sync of a file fails, and loses what it should have kept.
     pub fail_next_sync: bool,
     /// Of a thousand calls, so many fail with an I/O error and do nothing.
@@ -68,6 +70,17 @@ struct Contents {
     kept: Pages,
     /// Sectors whose last write is not known to be kept.
     dirty: BTreeSet<u64>,
+    /// Sectors that the last sync kept: what is lost of these looks as if it had never been written.
+    newest: BTreeSet<u64>,
+}
+
+/// What may happen to what a disk has kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Damage {
+    /// A bit turns over.
+    Rot,
+    /// A sector's write went over another one.
+    Misdirected,
 }
 
 enum Change {
@@ -163,6 +176,41 @@ impl SimDisk {
         platter.locks.clear();
     }
 
+    /// Damages what was synced, but never what a file's last sync kept: nobody can tell that from a write that was not synced.
+    /// Returns where, if there is anything to damage.
+    pub fn damage(&self, damage: Damage) -> Option<String> {
+        let Platter { kept_names, contents, rng, .. } = &mut *self.platter();
+        let mut places = Vec::new();
+        for (path, node) in kept_names.iter() {
+            let Node::File(id) = *node else { continue };
+            let Contents { kept, dirty, newest, .. } = &contents[id];
+            let old = kept.written_sectors().filter(|sector| !newest.contains(sector) && !dirty.contains(sector));
+            places.extend(old.map(|sector| (path, id, sector)));
+        }
+        if places.is_empty() {
+            return None;
+        }
+        let (path, id, sector) = *rng.pick(&places);
+        let place = format!("{} sector {sector}", path.display());
+        match damage {
+            Damage::Rot => {
+                let (byte, bit) = (rng.below(SECTOR) as usize, rng.below(8));
+                contents[id].alter(sector, |bytes| {
+                    let byte = byte % bytes.len();
+                    bytes[byte] ^= 1 << bit;
+                });
+                Some(place)
+            }
+            Damage::Misdirected => {
+                let (other_path, other, over) = *rng.pick(&places);
+                let written = contents[id].kept.read(sector * SECTOR, SECTOR as usize);
+                contents[id].alter(sector, |bytes| bytes.fill(0));
+                contents[other].alter(over, |bytes| bytes.iter_mut().zip(written).for_each(|(to, from)| *to = from));
+                Some(format!("{place} over {} sector {over}", other_path.display()))
+            }
+        }
+    }
+
     /// The disk is lost, and an empty one takes its place.
     pub fn wipe(&self) {
         let platter = &mut *self.platter();
@@ -198,6 +246,14 @@ fn reachable(names: &Names) -> Names {
 }
 
 impl Contents {
+    /// Changes a sector behind everybody's back.
+    fn alter(&mut self, sector: u64, change: impl FnOnce(&mut [u8])) {
+        let mut bytes = self.kept.read(sector * SECTOR, SECTOR as usize);
+        change(&mut bytes);
+        self.kept.write(sector * SECTOR, &bytes);
+        self.seen.write(sector * SECTOR, &bytes);
+    }
+
     /// Carries dirty sectors to the platter, as far as `keep` says; none is dirty afterwards.
     fn carry(&mut self, rng: &mut Rng, keep: impl Fn(&mut Rng) -> bool) {
         for sector in std::mem::take(&mut self.dirty) {
@@ -250,6 +306,9 @@ impl Platter {
             self.faults.sync_failed = true;
             contents.carry(&mut self.rng, |rng| rng.chance(500));
             return Err(input_output());
+        }
+        if !contents.dirty.is_empty() {
+            contents.newest = contents.dirty.clone();
         }
         contents.carry(&mut self.rng, |_| true);
         self.syncs += 1;
@@ -383,6 +442,9 @@ struct OpenFile {
     id: usize,
 }
 
+/// Between two looks whether a sync still does not return.
+const STUCK: Duration = Duration::from_millis(50);
+
 /// How long a sync takes, and whether a write takes a turn: drawn for each call.
 fn latency(disk: &SimDisk) -> (Duration, bool) {
     let platter = &mut *disk.platter();
@@ -429,6 +491,9 @@ impl File for OpenFile {
     async fn sync(&self) -> io::Result<()> {
         let (delay, _) = latency(&self.disk);
         self.time.sleep(delay).await;
+        while self.call()?.faults.stuck {
+            self.time.sleep(STUCK).await;
+        }
         self.call()?.sync(self.id)
     }
 

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 /// What a disk writes whole or not at all, in bytes.
 pub const SECTOR: u64 = 512;
 const PAGE: u64 = 4096;
+/// To compare with: a segment of the log is written once as zeros.
+const ZEROS: [u8; PAGE as usize] = [0; PAGE as usize];
 
 /// A file's contents. A page that is not there is all zeros.
 #[derive(Clone, Default)]
@@ -48,7 +50,7 @@ impl Pages {
             let (piece, after) = rest.split_at(rest.len().min((start + PAGE - at) as usize));
             let page = match self.pages.get_mut(&(at / PAGE)) {
                 Some(page) => Some(page),
-                None if piece.iter().all(|byte| *byte == 0) => None,
+                None if *piece == ZEROS[..piece.len()] => None,
                 None => Some(self.pages.entry(at / PAGE).or_insert_with(|| Box::new([0; PAGE as usize]))),
             };
             if let Some(page) = page {
@@ -59,6 +61,15 @@ impl Pages {
             rest = after;
         }
         changed
+    }
+
+    /// The sectors that are not all zeros.
+    pub fn written_sectors(&self) -> impl Iterator<Item = u64> + '_ {
+        self.pages.iter().flat_map(|(number, page)| {
+            let first = number * (PAGE / SECTOR);
+            let sectors = page.chunks(SECTOR as usize).zip(first..);
+            sectors.filter(|(bytes, _)| bytes.iter().any(|byte| *byte != 0)).map(|(_, sector)| sector)
+        })
     }
 
     /// Makes one sector the same as in another file's contents.

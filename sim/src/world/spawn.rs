@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
@@ -21,6 +22,8 @@ use crate::trace;
 pub struct Gate {
     name: Arc<str>,
     state: Mutex<State>,
+    /// Tasks that have begun and not ended.
+    tasks: AtomicUsize,
 }
 
 struct State {
@@ -44,7 +47,11 @@ enum Ruling {
 impl Gate {
     /// An open gate.
     pub fn new(name: &str, rng: Rng) -> Self {
-        Gate { name: name.into(), state: Mutex::new(State { rng, skip_per_mille: 0, slow: None, paused: None }) }
+        Gate {
+            name: name.into(),
+            state: Mutex::new(State { rng, skip_per_mille: 0, slow: None, paused: None }),
+            tasks: AtomicUsize::new(0),
+        }
     }
 
     /// Of a thousand polls, how many let other tasks go first.
@@ -57,14 +64,16 @@ impl Gate {
         hold(&self.state).slow = slow;
     }
 
-    /// Withholds all polls.
-    pub fn pause(&self) {
-        hold(&self.state).paused.get_or_insert_default();
-    }
-
-    /// Ends a pause. Nothing happens if there is none.
-    pub fn resume(&self) {
-        let held = hold(&self.state).paused.take();
+    /// Withholds all polls, or lets all tasks go on that were to be polled meanwhile.
+    pub fn set_paused(&self, paused: bool) {
+        let held = {
+            let mut state = hold(&self.state);
+            if paused {
+                state.paused.get_or_insert_default();
+                return;
+            }
+            state.paused.take()
+        };
         held.into_iter().flatten().for_each(Waker::wake);
     }
 
@@ -74,7 +83,13 @@ impl Gate {
         time: Arc<dyn Time>,
         future: F,
     ) -> impl Future<Output = F::Output> + use<F> {
-        Gated { gate: self.clone(), time, delay: None, future }
+        self.tasks.fetch_add(1, Ordering::Relaxed);
+        Gated { task: Counted(self.clone()), time, delay: None, future }
+    }
+
+    /// How many tasks of this machine there are.
+    pub fn tasks(&self) -> usize {
+        self.tasks.load(Ordering::Relaxed)
     }
 
     fn rule(&self, waker: &Waker) -> Ruling {
@@ -96,9 +111,18 @@ impl Gate {
     }
 }
 
+/// A task, counted as long as it lives.
+struct Counted(Arc<Gate>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.tasks.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 pin_project_lite::pin_project! {
     struct Gated<F> {
-        gate: Arc<Gate>,
+        task: Counted,
         time: Arc<dyn Time>,
         delay: Option<Sleep>,
         #[pin]
@@ -119,7 +143,8 @@ impl<F: Future> Future for Gated<F> {
             return Poll::Pending;
         }
         *this.delay = None;
-        match this.gate.rule(cx.waker()) {
+        let gate = &this.task.0;
+        match gate.rule(cx.waker()) {
             Ruling::Withheld => return Poll::Pending,
             Ruling::Later => {
                 cx.waker().wake_by_ref();
@@ -135,7 +160,7 @@ impl<F: Future> Future for Gated<F> {
             }
             Ruling::After(_) | Ruling::Poll => {}
         }
-        let _host = trace::on(&this.gate.name);
+        let _host = trace::on(&gate.name);
         this.future.poll(cx)
     }
 }

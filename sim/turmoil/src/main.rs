@@ -15,13 +15,18 @@ use std::time::{Duration, SystemTime};
 use quorate::world::{Abort, BoxTask, Sleep};
 use quorate_sim::cluster::Hosts;
 use quorate_sim::engine::{Engine, Primitives, Time};
-use quorate_sim::resets::Resets;
-use quorate_sim::run::{Scene, Stage};
+use quorate_sim::scene::Scene;
 use quorate_sim::server;
+use quorate_sim::stage::Stage;
 use quorate_sim::trace;
+use quorate_sim::wires::Wires;
 use quorate_sim::world::Machine;
 
 use crate::net::TurmoilNet;
+
+/// A quarter of a run's time went into libc's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     quorate_sim::cli::main::<Turmoil>()
@@ -46,8 +51,7 @@ impl Engine for Turmoil {
 }
 
 fn run(scene: &Scene) -> Result<Stage, String> {
-    let names: Vec<String> = scene.names();
-    let resets = Arc::new(Resets::default());
+    let names: Vec<String> = scene.hosts();
     let mut sim = turmoil::Builder::new()
         .rng_seed(scene.seed)
         .epoch(SystemTime::UNIX_EPOCH + Duration::from_secs(1_700_000_000))
@@ -62,28 +66,32 @@ fn run(scene: &Scene) -> Result<Stage, String> {
         .enable_random_order()
         .build();
     let ips: Vec<IpAddr> = names.iter().map(|name| sim.lookup(name.as_str())).collect();
-    let mut stage = scene.stage(&ips);
+    let mut stage = Stage::set(scene, &ips);
+    let wires = stage.cluster.wires();
     for server in stage.servers.clone() {
-        let resets = resets.clone();
+        let wires = wires.clone();
         sim.host(server.ip, move || {
-            let (server, resets) = (server.clone(), resets.clone());
+            let (server, wires) = (server.clone(), wires.clone());
             async move {
-                let engine = primitives(server.ip, &server.machine, &resets);
+                let engine = primitives(server.ip, &server.machine, &wires);
                 server::process(server, engine).await;
                 Ok(())
             }
         });
     }
-    for (ip, machine, client) in stage.clients() {
-        let resets = resets.clone();
+    for (ip, plays) in stage.sites() {
+        let wires = wires.clone();
         sim.client(ip, async move {
-            let engine = primitives(ip, &machine, &resets);
-            let world = machine.boot(engine.clone());
-            machine.gate.guard(engine.time, client(world)).await;
-            Ok(())
+            for (machine, play) in plays {
+                let engine = primitives(ip, &machine, &wires);
+                let world = machine.boot(engine.clone());
+                spawn(Box::pin(machine.gate.guard(engine.time, play(world))));
+            }
+            // The host is there as long as the run.
+            std::future::pending().await
         });
     }
-    let mut hosts = TurmoilHosts { sim, resets };
+    let mut hosts = TurmoilHosts { sim };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         loop {
             let now = hosts.sim.elapsed();
@@ -103,9 +111,10 @@ fn run(scene: &Scene) -> Result<Stage, String> {
     outcome.unwrap_or(Ok(())).map(|()| stage)
 }
 
-fn primitives(ip: IpAddr, machine: &Arc<Machine>, resets: &Arc<Resets>) -> Primitives {
-    let time = Arc::new(TokioTime { at: trace::step_time(), then: tokio::time::Instant::now() });
-    Primitives { time, net: Arc::new(TurmoilNet::new(ip, &machine.name, resets.clone())), spawn }
+fn primitives(ip: IpAddr, machine: &Machine, wires: &Arc<Wires>) -> Primitives {
+    let time: Arc<dyn Time> = Arc::new(TokioTime { at: trace::step_time(), then: tokio::time::Instant::now() });
+    let net = TurmoilNet::new(ip, &machine.name, wires.clone(), time.clone());
+    Primitives { time, net: Arc::new(net), spawn }
 }
 
 /// On the host's `LocalSet`: it keeps tasks in one list, so a crash drops them in the same order in every run. Tokio's
@@ -142,7 +151,6 @@ impl Time for TokioTime {
 
 struct TurmoilHosts<'a> {
     sim: turmoil::Sim<'a>,
-    resets: Arc<Resets>,
 }
 
 impl Hosts for TurmoilHosts<'_> {
@@ -164,9 +172,5 @@ impl Hosts for TurmoilHosts<'_> {
 
     fn set_latency(&mut self, most: Duration) {
         self.sim.set_max_message_latency(most);
-    }
-
-    fn reset(&mut self, host: IpAddr) {
-        self.resets.reset(host);
     }
 }

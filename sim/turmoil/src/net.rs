@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use quorate::world::{BoxListener, BoxStream, Interface, Listener, Network};
-use quorate_sim::resets::Resets;
+use quorate_sim::engine::Time;
+use quorate_sim::wires::Wires;
 use turmoil::net::{TcpListener, TcpStream};
 
 /// The network as one host sees it.
@@ -14,13 +15,14 @@ use turmoil::net::{TcpListener, TcpStream};
 pub struct TurmoilNet {
     ip: IpAddr,
     name: String,
-    resets: Arc<Resets>,
+    wires: Arc<Wires>,
+    time: Arc<dyn Time>,
 }
 
 impl TurmoilNet {
     /// The network of the host at this address.
-    pub fn new(ip: IpAddr, name: &str, resets: Arc<Resets>) -> Self {
-        TurmoilNet { ip, name: name.into(), resets }
+    pub fn new(ip: IpAddr, name: &str, wires: Arc<Wires>, time: Arc<dyn Time>) -> Self {
+        TurmoilNet { ip, name: name.into(), wires, time }
     }
 }
 
@@ -33,7 +35,7 @@ impl Network for TurmoilNet {
     }
 
     async fn connect(&self, addr: SocketAddr) -> io::Result<BoxStream> {
-        Ok(self.resets.stream(self.ip, TcpStream::connect(addr).await?))
+        Ok(self.wires.stream(self.ip, &self.time, TcpStream::connect(addr).await?))
     }
 
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
@@ -60,7 +62,7 @@ struct TurmoilListener {
 impl Listener for TurmoilListener {
     async fn accept(&self) -> io::Result<(BoxStream, SocketAddr)> {
         let (stream, peer) = self.listener.accept().await?;
-        Ok((self.net.resets.stream(self.net.ip, stream), peer))
+        Ok((self.net.wires.stream(self.net.ip, &self.net.time, stream), peer))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -1,0 +1,109 @@
+//! Kinds of runs with a name: each chooses among the faults and shapes the clients; the seed draws the rest.
+
+use std::time::Duration;
+
+use crate::nemesis::Kind;
+use crate::scene::Scene;
+
+/// A kind of run.
+#[derive(Debug)]
+pub struct Scenario {
+    /// As `--scenario` names it.
+    pub name: &'static str,
+    /// What it is for.
+    pub about: &'static str,
+    /// Servers, unless somebody says otherwise.
+    pub nodes: Option<usize>,
+    /// Kinds of faults that may happen.
+    pub faults: &'static [Kind],
+    /// What else is not left to the seed.
+    pub shape: fn(&mut Scene),
+}
+
+/// Faults of networks and machines that are over soon.
+const USUAL: &[Kind] =
+    &[Kind::Power, Kind::Kill, Kind::Restart, Kind::Pause, Kind::Partition, Kind::Latency, Kind::Reset, Kind::Clock];
+
+/// All of them.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "lock-under-partition",
+        about: "many lockers on one lock, while servers are cut off, stand still and hand over the lead",
+        nodes: Some(3),
+        faults: &[Kind::Partition, Kind::Hold, Kind::Pause, Kind::Freeze, Kind::Kill, Kind::Transfer, Kind::Clock],
+        shape: |scene| {
+            (scene.locks.lockers, scene.locks.locks) = (8, 1);
+            (scene.mix.clients, scene.watchers, scene.tenants, scene.spare) = (2, 1, 0, 0);
+        },
+    },
+    Scenario {
+        name: "bad-disks",
+        about: "large values, short logs, and everything that a disk does to them",
+        nodes: None,
+        faults: &[
+            Kind::Power,
+            Kind::Kill,
+            Kind::Sync,
+            Kind::Stuck,
+            Kind::Fsync,
+            Kind::Eio,
+            Kind::Full,
+            Kind::Checkpoint,
+            Kind::Rot,
+            Kind::Misdirect,
+        ],
+        shape: |scene| {
+            scene.mix.padding = 60_000;
+            scene.setup.checkpoint_every = Duration::from_millis(800);
+            scene.setup.trailing = 20;
+        },
+    },
+    Scenario {
+        name: "new-servers",
+        about: "servers are removed, lost, moved and added, while the usual things go wrong",
+        nodes: None,
+        faults: &[
+            Kind::Replace,
+            Kind::Destroy,
+            Kind::Move,
+            Kind::Grow,
+            Kind::Transfer,
+            Kind::Kill,
+            Kind::Power,
+            Kind::Partition,
+            Kind::Rot,
+        ],
+        shape: |scene| scene.spare = 1,
+    },
+    Scenario {
+        name: "speed",
+        about: "three servers and four clients, to measure the simulator itself",
+        nodes: Some(3),
+        faults: USUAL,
+        shape: |scene| {
+            (scene.mix.clients, scene.mix.pause, scene.mix.padding) = (4, Duration::from_millis(2), 0);
+            (scene.mix.reads, scene.mix.waits, scene.mix.pairs, scene.mix.machines) = (800, 0, 0, 0);
+            (scene.locks.lockers, scene.watchers, scene.tenants) = (0, 0, 0);
+            (scene.sites, scene.spare, scene.tick) = (1, 0, Duration::from_millis(5));
+            (scene.latency, scene.jitter) = (Duration::from_millis(2), 0);
+        },
+    },
+];
+
+impl PartialEq for Scenario {
+    fn eq(&self, other: &Self) -> bool {
+        self.name == other.name
+    }
+}
+
+impl Scenario {
+    /// The one of this name.
+    ///
+    /// # Errors
+    /// With the names that there are.
+    pub fn find(name: &str) -> Result<&'static Self, String> {
+        let names = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
+        let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
+        found.ok_or_else(|| format!("there are: {}", names()))
+    }
+}

@@ -1,0 +1,123 @@
+//! Many runs: as many at a time as there are cores, with progress, and a table at the end.
+
+use std::collections::BTreeMap;
+use std::io::{self, IsTerminal};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::engine::Engine;
+use crate::nemesis::Kind;
+use crate::run::{self, Report};
+use crate::scene::Options;
+use crate::text::{self, stopwatch};
+use crate::world::hold;
+
+/// Sums over many runs.
+#[derive(Default)]
+struct Totals {
+    runs: u64,
+    time: Duration,
+    operations: usize,
+    in_storm: usize,
+    storm: Duration,
+    answered: usize,
+    locks: (usize, usize),
+    boots: u64,
+    gave_up: usize,
+    faults: BTreeMap<Kind, u64>,
+    bad: u64,
+    alarms: BTreeMap<&'static str, u64>,
+    hashes: BTreeMap<u64, String>,
+}
+
+impl Totals {
+    fn add(&mut self, report: &Report, options: &Options) {
+        self.runs += 1;
+        self.time += report.time;
+        self.operations += report.operations.all;
+        self.answered += report.operations.answered;
+        self.in_storm += report.operations.in_storm;
+        self.storm += report.scene.span;
+        self.locks.0 += report.locks.0;
+        self.locks.1 += report.locks.1;
+        self.boots += u64::from(report.boots);
+        self.gave_up += report.checks.gave_up();
+        for (kind, count) in &report.faults {
+            *self.faults.entry(*kind).or_default() += count;
+        }
+        for alarm in &report.alarms {
+            *self.alarms.entry(alarm.checker).or_default() += 1;
+        }
+        if !report.alarms.is_empty() {
+            self.bad += 1;
+            // At once: a long sweep may be ended early.
+            println!("{}", text::alarms(report, &options.arguments(report.scene.seed)).trim_end());
+        }
+        self.hashes.insert(report.scene.seed, text::hash_line(report));
+    }
+}
+
+/// Runs `count` seeds, `jobs` at a time, and prints a table; returns whether all are good.
+pub fn sweep<E: Engine>(options: &Options, from: u64, count: u64, jobs: usize, hashes: bool) -> bool {
+    let began = stopwatch();
+    let next = AtomicU64::new(from);
+    let totals = Mutex::new(Totals::default());
+    std::thread::scope(|scope| {
+        for _ in 0..jobs {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, Ordering::Relaxed);
+                    if seed >= from + count {
+                        return;
+                    }
+                    let report = run::run::<E>(seed, options, || None);
+                    let mut totals = hold(&totals);
+                    totals.add(&report, options);
+                    // On a terminal always; in a log now and then.
+                    if io::stderr().is_terminal() {
+                        eprint!("\r{} ", progress(&totals, count, began.elapsed()));
+                    } else if totals.runs.is_multiple_of(100) {
+                        eprintln!("{}", progress(&totals, count, began.elapsed()));
+                    }
+                }
+            });
+        }
+    });
+    let totals = totals.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner);
+    if hashes {
+        totals.hashes.values().for_each(|line| println!("{line}"));
+    } else {
+        println!("{}", table(&totals, began.elapsed(), jobs));
+    }
+    totals.bad == 0
+}
+
+fn progress(totals: &Totals, count: u64, took: Duration) -> String {
+    let rate = totals.time.as_secs_f64() / took.as_secs_f64();
+    format!("{}/{count} seeds, {} bad, {rate:.0} virtual seconds per second", totals.runs, totals.bad)
+}
+
+fn table(totals: &Totals, took: Duration, jobs: usize) -> String {
+    let mut text = String::new();
+    let rate = totals.time.as_secs_f64() / took.as_secs_f64() / jobs as f64;
+    let mut row = |name: &str, value: String| text += &format!("\n{name:<30}{value:>12}");
+    row("seeds", totals.runs.to_string());
+    row("virtual seconds", format!("{:.0}", totals.time.as_secs_f64()));
+    row("  per second and core", format!("{rate:.0}"));
+    row("operations", totals.operations.to_string());
+    row("  per virtual second of storm", format!("{:.0}", totals.in_storm as f64 / totals.storm.as_secs_f64()));
+    row("  answered", totals.answered.to_string());
+    row("holds of locks", totals.locks.0.to_string());
+    row("fenced writes", totals.locks.1.to_string());
+    row("starts of servers", totals.boots.to_string());
+    for (kind, count) in &totals.faults {
+        row(&format!("fault {kind}"), count.to_string());
+    }
+    row("searches given up", totals.gave_up.to_string());
+    for (checker, count) in &totals.alarms {
+        row(&format!("violations {checker}"), count.to_string());
+    }
+    row("seeds that failed", totals.bad.to_string());
+    text
+}

@@ -1,0 +1,85 @@
+//! What a person reads of one run: what was drawn, what happened, what came of it.
+
+use std::time::Duration;
+
+use crate::run::{Operations, Report};
+use crate::scene::Scene;
+use crate::server::Setup;
+use crate::workload::kv::Mix;
+use crate::workload::locks;
+
+/// What the seed drew.
+pub fn drawn(engine: &str, scene: &Scene) -> String {
+    let Scene { seed, nodes, spare, setup, span, tick, latency, jitter, draw, mix, locks, watchers, tenants, .. } =
+        scene;
+    let Mix {
+        clients, keys, pairs, machines, reads, deletes, compares, abandons, waits, doomed, pause, padding, ..
+    } = mix;
+    let locks::Mix { lockers, locks, ttl } = locks;
+    let Setup { checkpoint_every, trailing, .. } = setup;
+    let mut text = String::new();
+    let mut line = |name: &str, words: String| text += &format!("{name:<9}{words}\n");
+    line("seed", seed.to_string());
+    line("cluster", format!("{nodes} servers and {spare} to join, {span:?} of storm, then calm"));
+    line(
+        "engine",
+        format!(
+            "{engine}, steps of {tick:?}, latency to {latency:?}, jitter {jitter}‰, clients on {} hosts",
+            scene.sites
+        ),
+    );
+    line("log", format!("a checkpoint every {checkpoint_every:?}, {trailing} entries behind it"));
+    line("clients", format!("{clients} on {keys} keys, {pairs} pairs, {machines} machines, pause to {pause:?}"));
+    line("", format!("reads {reads}‰ ({waits}‰ of them wait), deletes {deletes}‰, compares {compares}‰"));
+    line("", format!("abandoned {abandons}‰, doomed {doomed}‰, values of {padding} bytes"));
+    line(
+        "others",
+        format!(
+            "{lockers} lockers on {locks} locks, sessions of up to {ttl} s; {watchers} watchers; {tenants} tenants"
+        ),
+    );
+    line("faults", draw.to_string());
+    text.trim_end().to_owned()
+}
+
+/// The trace's hash and its number of events.
+pub fn hash_line(report: &Report) -> String {
+    let (hash, events) = report.trace;
+    format!("{} {hash:016x} {events}", report.scene.seed)
+}
+
+/// What came of it; it `took` this long.
+pub fn summary(report: &Report, took: Duration) -> String {
+    let Operations { all, answered, .. } = report.operations;
+    let (holds, fenced) = report.locks;
+    let (hash, events) = report.trace;
+    let seconds = report.time.as_secs_f64();
+    let together = report.together_after.map_or_else(|| "never".into(), |after| format!("after {after:?}"));
+    let took = took.as_secs_f64();
+    let rate = report.operations.in_storm as f64 / report.scene.span.as_secs_f64();
+    let mut text = String::new();
+    let mut line = |name: &str, words: String| text += &format!("{name:<9}{words}\n");
+    line("result", format!("{seconds:.1} virtual seconds in {took:.2} s ({:.0} per second and core)", seconds / took));
+    line("", format!("{all} operations ({rate:.0} per virtual second of storm), {answered} answered"));
+    line("", format!("{holds} holds of locks, {fenced} fenced writes; {} starts; together {together}", report.boots));
+    line("trace", format!("{hash:016x} of {events} events"));
+    format!("{text}\n{}", report.checks)
+}
+
+/// What was wrong, and the command that shows it again.
+pub fn alarms(report: &Report, replay: &[String]) -> String {
+    let mut text = String::new();
+    for alarm in &report.alarms {
+        text += &format!("\nVIOLATION [{}] {}\n", alarm.checker, alarm.text);
+    }
+    if !report.alarms.is_empty() {
+        text += &format!("\nreplay   cargo sim {}\n", replay.join(" "));
+    }
+    text
+}
+
+/// Real time, for saying how fast it was; nothing in a run sees it.
+#[expect(clippy::disallowed_methods, reason = "the command line is outside of every world")]
+pub fn stopwatch() -> std::time::Instant {
+    std::time::Instant::now()
+}

@@ -1,0 +1,153 @@
+//! Connections that can be reset, held up and slowed down, on engines whose own cannot.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
+
+use quorate::world::{BoxStream, Sleep, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use crate::engine::Time;
+use crate::world::hold;
+
+/// What a slow reader takes at a time, in bytes.
+const SIP: usize = 400;
+
+/// The connections of all hosts, and what is wrong with them.
+#[derive(Default)]
+pub struct Wires(Mutex<BTreeMap<IpAddr, Host>>);
+
+#[derive(Default)]
+struct Host {
+    trouble: Trouble,
+    wires: Vec<Arc<Wire>>,
+}
+
+/// What is wrong with a connection.
+#[derive(Debug, Clone, Copy, Default)]
+struct Trouble {
+    reset: bool,
+    /// Nothing passes, in either direction.
+    held: bool,
+    /// How long a reader rests after each sip.
+    rest: Option<Duration>,
+}
+
+/// One end of a connection: its trouble, and who waits on it.
+#[derive(Default)]
+struct Wire(Mutex<(Trouble, Vec<Waker>)>);
+
+impl Wires {
+    /// This host's end of a connection.
+    pub fn stream<S: Stream + 'static>(&self, host: IpAddr, time: &Arc<dyn Time>, stream: S) -> BoxStream {
+        let mut hosts = hold(&self.0);
+        let host = hosts.entry(host).or_default();
+        let wire = Arc::new(Wire(Mutex::new((host.trouble, Vec::new()))));
+        // Those that only this list knows are closed.
+        host.wires.retain(|wire| Arc::strong_count(wire) > 1);
+        host.wires.push(wire.clone());
+        Box::new(End { stream, wire, time: time.clone(), rest: None, written: false })
+    }
+
+    /// Resets every connection of a host: both ends fail at their next use.
+    pub fn reset(&self, host: IpAddr) {
+        let wires = hold(&self.0).get_mut(&host).map(|host| std::mem::take(&mut host.wires)).unwrap_or_default();
+        wires.iter().for_each(|wire| wire.change(|trouble| trouble.reset = true));
+    }
+
+    /// Holds all connections of a host, those to come as well, or lets them go on: then everything arrives at once.
+    pub fn hold(&self, host: IpAddr, held: bool) {
+        self.change(host, |trouble| trouble.held = held);
+    }
+
+    /// Makes a host read a few bytes at a time, with a rest after each.
+    pub fn trickle(&self, host: IpAddr, rest: Option<Duration>) {
+        self.change(host, |trouble| trouble.rest = rest);
+    }
+
+    fn change(&self, host: IpAddr, change: impl Fn(&mut Trouble)) {
+        let mut hosts = hold(&self.0);
+        let host = hosts.entry(host).or_default();
+        change(&mut host.trouble);
+        host.wires.iter().for_each(|wire| wire.change(&change));
+    }
+}
+
+impl Wire {
+    fn change(&self, change: impl FnOnce(&mut Trouble)) {
+        let waiting = {
+            let (trouble, waiting) = &mut *hold(&self.0);
+            change(trouble);
+            std::mem::take(waiting)
+        };
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
+    /// How long to rest after each sip, once something may pass.
+    fn pass(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Duration>>> {
+        let (trouble, waiting) = &mut *hold(&self.0);
+        if trouble.reset {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+        }
+        if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+            // Reader and writer, and no more: an older waker belongs to a task that has handed the stream on.
+            if waiting.len() > 1 {
+                waiting.remove(0);
+            }
+            waiting.push(cx.waker().clone());
+        }
+        if trouble.held { Poll::Pending } else { Poll::Ready(Ok(trouble.rest)) }
+    }
+}
+
+/// One end of a connection.
+struct End<S> {
+    stream: S,
+    wire: Arc<Wire>,
+    time: Arc<dyn Time>,
+    rest: Option<Sleep>,
+    /// Whether there is anything to flush. Madsim sends a message for each flush, and a message without bytes wakes the
+    /// other end, which flushes: two ends would go on like that for ever.
+    written: bool,
+}
+
+impl<S: Stream> AsyncRead for End<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let slow = ready!(self.wire.pass(cx))?;
+        if let Some(rest) = &mut self.rest {
+            ready!(rest.as_mut().poll(cx));
+            self.rest = None;
+        }
+        let Some(rest) = slow else { return Pin::new(&mut self.stream).poll_read(cx, buffer) };
+        let mut sip = vec![0; buffer.remaining().min(SIP)];
+        let mut part = ReadBuf::new(&mut sip);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut part))?;
+        buffer.put_slice(part.filled());
+        self.rest = Some(self.time.sleep(rest));
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: Stream> AsyncWrite for End<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.wire.pass(cx))?;
+        self.written = true;
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.written {
+            ready!(Pin::new(&mut self.stream).poll_flush(cx))?;
+            self.written = false;
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
