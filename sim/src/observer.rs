@@ -120,6 +120,17 @@ async fn audit(
 /// Once all clients have hung up, servers have nothing left but what they always have: no connection, no wait, no task.
 async fn let_go(world: &World, servers: &[Arc<Server>]) -> Result<(), String> {
     let began = world.clock.now();
+    for server in servers.iter().filter(|server| server.enlisted()) {
+        while let Some(waits) = blocked(world, server).await.filter(|waits| *waits > 0) {
+            if world.clock.now().since(began) > LET_GO {
+                let name = &server.machine.name;
+                return Err(format!(
+                    "{LET_GO:?} after all clients have hung up, {name} still holds {waits} blocking queries"
+                ));
+            }
+            world.sleep(INTERVAL).await;
+        }
+    }
     loop {
         let of = |server: &&Arc<Server>| (server.machine.name.clone(), server.machine.gate.tasks());
         let tasks: Vec<(String, usize)> =
@@ -145,6 +156,15 @@ fn together(views: &[Option<NodeView>]) -> bool {
     let Some(Some(first)) = views.first() else { return false };
     let same = |view: &NodeView| view.entries == first.entries && view.leader == first.leader;
     first.leader.is_some() && views.iter().all(|view| view.as_ref().is_some_and(same))
+}
+
+/// The blocking queries that a server says it holds.
+async fn blocked(world: &World, server: &Server) -> Option<u64> {
+    let mut line = Http::new(world, server.http_addr());
+    let reply = line.send(Method::GET, "/v1/agent/self", None, String::new(), PATIENCE).await;
+    let Reply::Answer { status: 200, body, .. } = reply else { return None };
+    let body: Value = serde_json::from_slice(&body).ok()?;
+    body.pointer("/Stats/state/blocked_queries")?.as_str()?.parse().ok()
 }
 
 /// What a server says about itself. An answer that was under way while the server was started again is of nobody.

@@ -18,6 +18,8 @@ use crate::engines::{self, Engine};
 const SECONDS: u64 = 120;
 /// Seconds that the copy without a bug gets when bugs are named.
 const QUIET_SECONDS: u64 = 10;
+/// The copy as it is.
+const NO_BUG: &str = "(none)";
 /// Directories and files that make a build.
 const SOURCES: [&str; 7] = ["src", "sim", "benches", "tests", ".cargo", "Cargo.toml", "Cargo.lock"];
 
@@ -62,7 +64,7 @@ pub fn main(mut arguments: Vec<String>) -> io::Result<bool> {
     for engine in &wanted {
         let quiet = hunt(engine, &programs, &[], 1, quiet_seconds)?;
         good &= quiet.found.is_none();
-        row("(none)", engine, &[quiet], "must not be found");
+        row(NO_BUG, engine, &[quiet], "must not be found");
     }
     if !good {
         return Ok(false);
@@ -113,6 +115,7 @@ fn row(name: &str, engine: &Engine, outcomes: &[Outcome], about: &str) {
     let by = match found {
         Some((_, checker)) if missed == 0 => checker.clone(),
         Some((_, checker)) => format!("{checker}, {missed} missed"),
+        None if name == NO_BUG => "nothing".into(),
         None => "MISSED".into(),
     };
     let runs = median(outcomes.iter().map(|outcome| outcome.runs).collect());

@@ -131,7 +131,8 @@ struct Locker {
 struct Session {
     id: String,
     delay: Duration,
-    ttl: Duration,
+    /// How much of its lease is left when it is to be renewed.
+    margin: Duration,
     /// Until when its holder may believe in it, on its own clock.
     until: Instant,
 }
@@ -176,15 +177,17 @@ impl Locker {
             return false;
         };
         event!("session", "{id} of {ttl:?}, lock-delay {delay:?}, {behavior}, lease {lease:?}");
-        self.session = Some(Session { id, delay, ttl, until: sent + lease });
+        // Some renew in good time, some when it is nearly too late.
+        let margin = if self.rng.chance(700) { ttl * 2 / 3 } else { Duration::from_millis(self.rng.between(1, 150)) };
+        self.session = Some(Session { id, delay, margin, until: sent + lease });
         self.has_session()
     }
 
-    /// Renews the session when a part of its lease is over, mostly.
+    /// Renews the session when it is due, mostly.
     async fn renew(&mut self) {
         let now = self.now();
-        let due = |session: &mut Session| session.until.since(now) < session.ttl * 2 / 3;
-        let Some(session) = self.session.clone().filter(|session| due(&mut session.clone())) else { return };
+        let due = |session: &Session| session.until.since(now) <= session.margin;
+        let Some(session) = self.session.clone().filter(due) else { return };
         if self.rng.chance(150) {
             return;
         }
@@ -192,12 +195,8 @@ impl Locker {
         let path = format!("/v1/session/renew/{}", session.id);
         match self.http.send(Method::PUT, &path, None, String::new(), PATIENCE).await {
             Reply::Answer { status: 200, lease: Some(lease), .. } => {
-                // What was believed until now goes on only if nothing was missing in between.
-                if self.has_session()
-                    && let Some(session) = &mut self.session
-                {
-                    session.until = session.until.max(sent + lease);
-                }
+                // Also when the answer comes late: a session that could be renewed had not ended.
+                self.session = Some(Session { until: session.until.max(sent + lease), ..session });
             }
             Reply::Answer { status: 404, .. } => self.refused(&session.id).await,
             _ => self.turn(),
@@ -255,12 +254,19 @@ impl Locker {
     /// Holds a lock that was granted, and ends the hold in one of the ways there are.
     async fn hold(&mut self, lock: &str, fence: u64) {
         let from = self.now();
-        let stop = from + Duration::from_millis(self.rng.below(3_000));
+        // Half of the holders do nothing but renew, as who leads and has no work to do: nothing else tells them the truth.
+        let idle = self.rng.chance(500);
+        let stop = from + Duration::from_millis(self.rng.below(if idle { 9_000 } else { 3_000 }));
         let mut until = from;
         let mut number = 0;
         while self.has_session() && self.now() < stop && self.shared.phase() == Phase::Storm {
             until = self.session.as_ref().map_or(until, |session| session.until);
             number += 1;
+            if idle {
+                self.rest(stop).await;
+                self.renew().await;
+                continue;
+            }
             if self.rng.chance(300) {
                 self.look(lock, fence).await;
             } else if self.rng.chance(100) {
@@ -280,6 +286,14 @@ impl Locker {
         }
         self.let_go(lock, fence).await;
         self.write(lock, fence, 0).await;
+    }
+
+    /// Sleeps until the session is to be renewed, at most until then.
+    async fn rest(&self, stop: Instant) {
+        let Some(session) = &self.session else { return };
+        let (now, left) = (self.now(), session.until.since(self.now()));
+        let due = left.saturating_sub(session.margin).max(Duration::from_millis(1));
+        self.world.sleep(due.min(stop.since(now)).max(Duration::from_millis(1))).await;
     }
 
     /// Releases the lock, or destroys its session, or just stops: then the belief goes on to the end of the lease.
