@@ -17,5 +17,6 @@ pub mod raft;
 pub mod rpc;
 pub mod state;
 pub mod storage;
+pub mod sync;
 pub mod telemetry;
 pub mod world;

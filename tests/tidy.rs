@@ -13,6 +13,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("codec", &[]),
     ("limits", &[]),
     ("error", &[]),
+    ("sync", &[]),
     ("api", &[]),
     ("state", &[]),
     ("world", &[]),
@@ -30,7 +31,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 ];
 
 /// What every module may import.
-const GROUND: &[&str] = &["codec", "limits", "error"];
+const GROUND: &[&str] = &["codec", "limits", "error", "sync"];
 
 /// No file is longer than one head holds.
 const MAX_LINES: usize = 800;

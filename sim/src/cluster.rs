@@ -15,8 +15,9 @@ use crate::nemesis::{Fault, Host, Kind, Nemesis, Planned, Step};
 use crate::server::{Exit, Server};
 use crate::stage::Site;
 use crate::wires::Wires;
-use crate::workload::operator::Errands;
+use crate::workload::Shared;
 use crate::world::disk::{Damage, DiskFaults};
+use crate::world::hold;
 
 /// How soon a supervisor starts a process again that ended by itself.
 pub const RESPAWN: Duration = Duration::from_millis(1000);
@@ -81,7 +82,7 @@ pub struct Cluster {
     wires: Arc<Wires>,
     cuts: BTreeMap<(IpAddr, IpAddr), u32>,
     nemesis: Nemesis,
-    errands: Arc<Errands>,
+    shared: Arc<Shared>,
     usual_latency: Duration,
     /// Faults that came to pass, by kind.
     pub happened: BTreeMap<Kind, u64>,
@@ -97,7 +98,7 @@ impl Cluster {
         servers: Vec<Arc<Server>>,
         sites: Vec<Site>,
         plan: Vec<Planned>,
-        errands: Arc<Errands>,
+        shared: Arc<Shared>,
         usual_latency: Duration,
     ) -> Self {
         let status = |server: &Arc<Server>| if server.enlisted() { Status::Up } else { Status::Down(Duration::MAX) };
@@ -108,7 +109,7 @@ impl Cluster {
             servers,
             sites,
             wires: Arc::default(),
-            errands,
+            shared,
             cuts: BTreeMap::new(),
             nemesis: Nemesis::new(plan),
             usual_latency,
@@ -127,13 +128,13 @@ impl Cluster {
     pub fn step(&mut self, hosts: &mut dyn Hosts, now: Duration) {
         // Before a fault ends, so that a server that fails in its last step has its excuse.
         (0..self.servers.len()).for_each(|node| self.excuse(node));
-        for step in self.nemesis.due(now) {
+        for step in self.nemesis.due(now, self.servers.len(), self.leader()) {
             match step {
                 Step::Begin(fault, until) => self.begin(hosts, now, &fault, until),
                 Step::End(fault) => self.end(hosts, &fault),
             }
         }
-        for fault in self.errands.take_done() {
+        for fault in self.shared.errands.take_done() {
             self.carry_out(hosts, now, &fault);
         }
         for node in 0..self.servers.len() {
@@ -151,6 +152,13 @@ impl Cluster {
             self.wires.hold(server.ip, false);
         }
         hosts.set_latency(self.usual_latency);
+    }
+
+    /// Who said last that it leads.
+    fn leader(&self) -> Option<usize> {
+        let observations = hold(&self.shared.observations);
+        let leads = observations.views.iter().rev().find(|view| view.state == "Leader")?;
+        self.servers.iter().position(|server| server.ip.to_string() == leads.node)
     }
 
     /// The engines do not send again what was lost, so a server that was cut off may not know that a client has hung up.
@@ -193,12 +201,12 @@ impl Cluster {
                 // What it says is what the operator does.
                 self.damaged[node] = false;
                 server.replace_machine();
-                self.errands.damage_is_over(true);
+                self.shared.errands.damage_is_over(true);
             }
         }
         if self.damaged[node] && server.take_ready() {
             self.damaged[node] = false;
-            self.errands.damage_is_over(false);
+            self.shared.errands.damage_is_over(false);
         }
         if let Status::Down(again) = self.status[node]
             && again <= now
@@ -214,7 +222,7 @@ impl Cluster {
         if !self.applies(fault) {
             return;
         }
-        if self.errands.ask(fault) {
+        if self.shared.errands.ask(fault) {
             // It has happened when it is done: `carry_out`.
             return;
         }
@@ -267,7 +275,7 @@ impl Cluster {
     /// Whether a fault makes a difference now: a process that does not run cannot be killed.
     fn applies(&self, fault: &Fault) -> bool {
         match fault.kind {
-            Kind::Move => self.status[fault.place] == Status::Up && !self.errands.busy(),
+            Kind::Move => self.status[fault.place] == Status::Up && !self.shared.errands.busy(),
             Kind::Kill | Kind::Restart => self.status[fault.place] == Status::Up,
             Kind::Power => !matches!(self.status[fault.place], Status::Down(_)),
             _ => true,

@@ -27,7 +27,7 @@ pub enum Kind {
     Pause,
     /// A tenth of all polls of a server wait for some milliseconds
     Slow,
-    /// Messages are lost: one server alone, halves, ring, bridge, one way, or clients and some servers
+    /// Messages are lost: the leader or another server alone, halves, ring, bridge, one way, or clients and some servers
     Partition,
     /// Messages take long
     Latency,
@@ -114,7 +114,8 @@ impl Kind {
             // To this server, or to anyone.
             Kind::Transfer => spec(Server, 1, (0, 1), Unit::None),
             Kind::Grow => spec(Everyone, 1, (0, 0), Unit::None),
-            Kind::Partition => spec(Everyone, 8_000, (0, 0), Unit::None),
+            // The longest outlast an election and a lease after it.
+            Kind::Partition => spec(Everyone, 12_000, (0, 0), Unit::None),
             Kind::Latency => spec(Everyone, 8_000, (50, 800), Unit::Millis),
             Kind::Trickle => spec(Site, 8_000, (1, 30), Unit::Millis),
             Kind::Freeze => spec(Site, 8_000, (0, 0), Unit::None),
@@ -171,7 +172,7 @@ pub struct Fault {
     pub place: usize,
     /// How bad it is, in the unit of its kind.
     pub size: i64,
-    /// Of a partition: who no longer reaches whom.
+    /// Of a partition: who no longer reaches whom. None: whoever leads when it begins is alone.
     pub cuts: Vec<(Host, Host)>,
 }
 
@@ -233,14 +234,14 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// Draws the faults of a run that lasts `span`, from the kinds that are allowed.
-    pub fn new(seed: u64, size: &Size, span: Duration, allowed: &BTreeSet<Kind>) -> Self {
+    /// Draws the faults of a run that lasts `span`, from the kinds that are allowed; of a thousand runs, `odds` have a kind.
+    pub fn new(seed: u64, size: &Size, span: Duration, allowed: &BTreeSet<Kind>, odds: u64) -> Self {
         let mut every = BTreeMap::new();
         let mut plan = Vec::new();
         for &kind in Kind::value_variants() {
             // Every kind draws for itself, allowed or not: so `--faults` takes some away and leaves the others as they were.
             let mut rng = Rng::named(seed, &format!("nemesis/{kind}"));
-            let (drawn, pace) = (rng.chance(450), Duration::from_millis(rng.between(2_000, 20_000)));
+            let (drawn, pace) = (rng.chance(odds), Duration::from_millis(rng.between(2_000, 20_000)));
             let wanted = (drawn || allowed.len() == 1) && allowed.contains(&kind);
             if !wanted || !kind.possible(size) {
                 continue;
@@ -296,16 +297,23 @@ fn draw_fault(kind: Kind, size: &Size, rng: &mut Rng) -> Fault {
     Fault { kind, place, size: drawn, cuts }
 }
 
+/// The pairs of servers for which it is so.
+fn pairs(nodes: usize, cut: &dyn Fn(usize, usize) -> bool) -> Vec<(Host, Host)> {
+    let all = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
+    all.filter(|(a, b)| a != b && cut(*a, *b)).map(|(a, b)| (Host::Server(a), Host::Server(b))).collect()
+}
+
+fn alone(node: usize, nodes: usize) -> Vec<(Host, Host)> {
+    pairs(nodes, &|a, b| (a == node) != (b == node))
+}
+
 /// Who no longer reaches whom (Jepsen's shapes, and clients that reach only some servers).
 fn partition(size: &Size, rng: &mut Rng) -> Vec<(Host, Host)> {
     let nodes = size.servers;
     let node = rng.below(nodes as u64) as usize;
-    let pairs = |cut: &dyn Fn(usize, usize) -> bool| -> Vec<(Host, Host)> {
-        let all = (0..nodes).flat_map(|a| (0..nodes).map(move |b| (a, b)));
-        all.filter(|(a, b)| a != b && cut(*a, *b)).map(|(a, b)| (Host::Server(a), Host::Server(b))).collect()
-    };
-    match if nodes > 1 { rng.below(6) } else { 5 } {
-        0 => pairs(&|a, b| (a == node) != (b == node)),
+    let pairs = |cut: &dyn Fn(usize, usize) -> bool| pairs(nodes, cut);
+    match if nodes > 1 { rng.below(7) } else { 6 } {
+        0 => alone(node, nodes),
         1 => {
             let sides: Vec<bool> = (0..nodes).map(|_| rng.chance(500)).collect();
             pairs(&|a, b| sides[a] != sides[b])
@@ -316,6 +324,7 @@ fn partition(size: &Size, rng: &mut Rng) -> Vec<(Host, Host)> {
             let deaf = rng.chance(500);
             pairs(&|a, b| if deaf { b == node } else { a == node })
         }
+        5 => Vec::new(),
         _ => {
             let site = Host::Site(rng.below(size.sites as u64) as usize);
             let (there, back) = *rng.pick(&[(true, true), (true, false), (false, true)]);
@@ -350,12 +359,15 @@ impl Nemesis {
         Nemesis { next: plan.next(), plan, running: Vec::new() }
     }
 
-    /// What is due by now.
-    pub fn due(&mut self, now: Duration) -> Vec<Step> {
+    /// What is due by now, on this many servers, of which this one leads as far as is known.
+    pub fn due(&mut self, now: Duration, nodes: usize, leader: Option<usize>) -> Vec<Step> {
         let mut steps = Vec::new();
-        while let Some(planned) = self.next.take_if(|planned| planned.at <= now) {
-            steps.push(Step::Begin(planned.fault.clone(), planned.until));
-            self.running.push((planned.until, planned.fault));
+        while let Some(Planned { at: _, until, mut fault }) = self.next.take_if(|planned| planned.at <= now) {
+            if fault.kind == Kind::Partition && fault.cuts.is_empty() {
+                fault.cuts = leader.map(|leader| alone(leader, nodes)).unwrap_or_default();
+            }
+            steps.push(Step::Begin(fault.clone(), until));
+            self.running.push((until, fault));
             self.next = self.plan.next();
         }
         let (over, running) = std::mem::take(&mut self.running).into_iter().partition(|(until, _)| *until <= now);

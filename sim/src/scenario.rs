@@ -24,6 +24,9 @@ pub struct Scenario {
 const USUAL: &[Kind] =
     &[Kind::Power, Kind::Kill, Kind::Restart, Kind::Pause, Kind::Partition, Kind::Latency, Kind::Reset, Kind::Clock];
 
+/// The scenario for measuring the simulator.
+const SPEED: &str = "speed";
+
 /// All of them.
 pub const SCENARIOS: &[Scenario] = &[
     Scenario {
@@ -76,7 +79,7 @@ pub const SCENARIOS: &[Scenario] = &[
         shape: |scene| scene.spare = 1,
     },
     Scenario {
-        name: "speed",
+        name: SPEED,
         about: "three servers and four clients, to measure the simulator itself",
         nodes: Some(3),
         faults: USUAL,
@@ -97,6 +100,11 @@ impl PartialEq for Scenario {
 }
 
 impl Scenario {
+    /// Those that a seed may draw by itself: all but the one for measuring.
+    pub fn drawn() -> Vec<&'static Self> {
+        SCENARIOS.iter().filter(|scenario| scenario.name != SPEED).collect()
+    }
+
     /// The one of this name.
     ///
     /// # Errors

@@ -95,6 +95,8 @@ pub struct Scene {
     pub sites: usize,
     /// Clients that do nothing, by name.
     pub without: BTreeSet<String>,
+    /// The kind of run, if it is one with a name.
+    pub scenario: Option<&'static Scenario>,
 }
 
 /// Who a client is.
@@ -131,7 +133,9 @@ impl Scene {
         let mut rng = Rng::named(seed, "scene");
         let (drawn_nodes, drawn_span) =
             (DRAWN_NODES[rng.below(DRAWN_NODES.len() as u64) as usize], rng.between(15, 45));
-        let scenario = options.scenario;
+        let mut swarm = Rng::named(seed, "scenario");
+        let drawn = swarm.chance(400).then(|| *swarm.pick(&Scenario::drawn()));
+        let scenario = options.scenario.or(drawn);
         let nodes = options.nodes.or(scenario.and_then(|scenario| scenario.nodes)).unwrap_or(drawn_nodes);
         let span = options.span.unwrap_or(Duration::from_secs(drawn_span));
         let mut logs = Rng::named(seed, "logs");
@@ -158,6 +162,7 @@ impl Scene {
             tenants: Rng::named(seed, "tenants").below(3) as u32,
             sites: Rng::named(seed, "sites").between(1, 3) as usize,
             without: options.without.clone(),
+            scenario,
         };
         scene.mix.most = options.most;
         if let Some(scenario) = scenario {
@@ -165,7 +170,9 @@ impl Scene {
         }
         let mut faults = options.faults.clone();
         faults.retain(|kind| scenario.is_none_or(|scenario| scenario.faults.contains(kind)));
-        scene.draw = Draw::new(seed, &scene.size(), span, &faults);
+        // A scenario has few kinds of faults, and is about all of them.
+        let odds = if scenario.is_some() { 700 } else { 450 };
+        scene.draw = Draw::new(seed, &scene.size(), span, &faults, odds);
         if let Some(only) = &options.only {
             scene.draw.keep(only);
         }

@@ -91,9 +91,14 @@ impl Stage {
         }
         let servers = Server::all(&machines, of_servers, &scene.setup);
         let shared = Shared::new(servers.iter().map(|server| server.http_addr()).collect());
-        let (plan, errands) = (scene.draw.plan.clone(), shared.errands.clone());
         Stage {
-            cluster: Cluster::new(servers.clone(), sites.clone(), plan, errands, scene.latency),
+            cluster: Cluster::new(
+                servers.clone(),
+                sites.clone(),
+                scene.draw.plan.clone(),
+                shared.clone(),
+                scene.latency,
+            ),
             scene: scene.clone(),
             servers,
             shared,

@@ -19,7 +19,8 @@ pub fn drawn(engine: &str, scene: &Scene) -> String {
     let Setup { checkpoint_every, trailing, .. } = setup;
     let mut text = String::new();
     let mut line = |name: &str, words: String| text += &format!("{name:<9}{words}\n");
-    line("seed", seed.to_string());
+    let scenario = scene.scenario.map(|scenario| format!(", scenario {}", scenario.name)).unwrap_or_default();
+    line("seed", format!("{seed}{scenario}"));
     line("cluster", format!("{nodes} servers and {spare} to join, {span:?} of storm, then calm"));
     line(
         "engine",

@@ -8,14 +8,13 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
+use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::raft::{Observer, View};
 use crate::state::{Key, Subject, Touched};
+use crate::sync::{Mutex, MutexGuard, Notify, PoisonError};
 
 /// What a read looks at: a wait is woken by changes of it only.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -4,14 +4,12 @@
 //! order of the calls. The lock is held for memory work only, never across an await or a callback.
 
 use std::collections::VecDeque;
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-use tokio::sync::Notify;
 
 use super::record::Record;
 use super::tail::{Gap, Tail, weight};
 use super::{Done, Position};
 use crate::error::{Error, Result};
+use crate::sync::{Mutex, MutexGuard, Notify, PoisonError};
 
 /// A record that is still to be written, and who waits for it.
 struct Item {
