@@ -19,9 +19,9 @@ const FAST: u32 = 10_000;
 pub fn check(book: &Book) -> Verdict {
     let violation = |invariant, sentence: String| Some(Verdict::violation(invariant, sentence, []));
     let split =
-        || overlap(book).and_then(|(one, other)| violation("L1", format!("two believe at once: {one:?}, {other:?}")));
+        || overlap(book).and_then(|(one, other)| violation("L1", format!("two believe at once: {one}, and {other}")));
     let fallen =
-        || falling(book).and_then(|(one, other)| violation("L2", format!("a fence fell: {one:?}, then {other:?}")));
+        || falling(book).and_then(|(one, other)| violation("L2", format!("a fence fell: {one}, and then {other}")));
     let late = || {
         stale_write(book)
             .and_then(|(one, other)| violation("L4", format!("written under {one:?}, and later under {other:?}")))
@@ -66,7 +66,7 @@ fn inside_delay(book: &Book) -> Option<String> {
         let free = end.sent + end.delay * (1_000_000 - FAST) / 1_000_000;
         let next = book.claims.iter().filter(|claim| claim.lock == end.lock && claim.fence > end.fence);
         let early = next.filter(|claim| claim.from < free).min_by_key(|claim| claim.from)?;
-        (end.delay > Duration::ZERO).then(|| format!("{early:?} begins inside the delay of {end:?}"))
+        (end.delay > Duration::ZERO).then(|| format!("{early}, inside the delay of {end:?}"))
     })
 }
 

@@ -4,6 +4,7 @@
 //! 1 % fast or slow. While it believes, it writes fenced by its lock and looks who holds it; after it has stopped it tries once
 //! more, which nobody may see. What it believed and when, in true time, is for `check::locks`.
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +68,13 @@ pub struct Claim {
     pub from: Duration,
     /// Until when.
     pub until: Duration,
+}
+
+impl fmt::Display for Claim {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (from, until) = (self.from.as_secs_f64(), self.until.as_secs_f64());
+        write!(f, "client {} held {} under fence {} from {from:.3} to {until:.3} s", self.client, self.lock, self.fence)
+    }
 }
 
 /// A write that was allowed because a lock was held under a fence.
