@@ -17,7 +17,7 @@ const SECOND: f64 = 48.0;
 /// Height of a row of servers or faults.
 const ROW: f64 = 22.0;
 /// Height of a client's row.
-const THIN: f64 = 11.0;
+const THIN: f64 = 13.0;
 /// Where time begins: left of it are the rows' names.
 const LEFT: f64 = 90.0;
 /// How long a server's last word counts: longer than between two looks of the observer.
@@ -206,17 +206,19 @@ impl Drawing {
         self.y = top + ROW * rows.len().max(1) as f64 + 8.0;
     }
 
-    /// A row for each lock: who believed that it held it.
+    /// A row for each lock and each who believed to hold it, so that two at once are seen.
     fn claims(&mut self, report: &Report) {
-        let mut locks: BTreeMap<&str, Vec<_>> = BTreeMap::new();
-        report.film.claims.iter().for_each(|claim| locks.entry(&claim.lock).or_default().push(claim));
-        for (lock, claims) in locks {
-            self.name(lock, ROW);
+        let names: BTreeMap<u32, String> =
+            report.scene.cast().into_iter().map(|player| (player.number, player.name)).collect();
+        let mut rows: BTreeMap<(&str, u32), Vec<_>> = BTreeMap::new();
+        report.film.claims.iter().for_each(|claim| rows.entry((&claim.lock, claim.client)).or_default().push(claim));
+        for ((lock, client), claims) in rows {
+            let who = names.get(&client).map_or("", String::as_str);
+            self.name(&format!("{lock} {who}"), THIN);
             for claim in claims {
-                let title = format!("client {} under fence {}", claim.client, claim.fence);
-                self.bar(claim.from, claim.until, ROW, "claim", &title);
+                self.bar(claim.from, claim.until, THIN, "claim", &claim.to_string());
             }
-            self.y += ROW;
+            self.y += THIN;
         }
         self.y += 8.0;
     }
