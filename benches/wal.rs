@@ -37,7 +37,7 @@ fn append_and_sync(c: &mut Criterion) {
     let mut group = c.benchmark_group("append_and_sync");
     for count in [1, 29, 64] {
         let dir = tempfile::tempdir_in(Path::new(env!("CARGO_TARGET_TMPDIR"))).expect("a directory");
-        let wal = runtime.block_on(Wal::open(&world, dir.path())).expect("a log");
+        let wal = runtime.block_on(Wal::open(&world, dir.path(), quorate::limits::SEGMENT_BYTES)).expect("a log");
         let mut next = 0;
         group.throughput(Throughput::Elements(count));
         group.bench_function(format!("{count}_entries"), |b| {

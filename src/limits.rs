@@ -100,9 +100,11 @@ pub const MAX_ROOT: usize = 16 * KIB;
 
 // --- Writes -----------------------------------------------------------------------------------------------------------
 
-/// Bytes of commands between admission and their answer. A full segment must be able to take them all after the disk has
-/// filled, so it is half a segment.
-pub const ADMITTED_BYTES: usize = SEGMENT_BYTES / 2;
+/// Bytes of commands between admission and their answer, for a log with segments of this size. A full segment must be able
+/// to take them all after the disk has filled, so it is half of one.
+pub const fn admitted_bytes(segment: usize) -> usize {
+    segment / 2
+}
 /// Commands between admission and their answer; one more waits, at most [`ADMISSION_WAIT`].
 pub const ADMITTED_COMMANDS: usize = 16_384;
 /// How long a write waits for its turn before it is refused with 503.
@@ -164,8 +166,11 @@ pub const REQUEST_MEMORY: Duration = Duration::from_secs(10 * 60);
 
 // --- The log ----------------------------------------------------------------------------------------------------------
 
-/// Size of a log segment on disk.
+/// Size of a log segment on disk; `raft_logstore.wal.segment_size_mb` changes it. Half of Consul's default, as four of them
+/// are there at most times.
 pub const SEGMENT_BYTES: usize = 32 * MIB;
+/// The smallest that may be chosen: [`MAX_ENTRY`] fits, whatever other servers admit.
+pub const MIN_SEGMENT_BYTES: usize = 8 * MIB;
 /// Largest segment that is read: what a file found on disk may make us allocate.
 pub const MAX_SEGMENT_BYTES: usize = 8 * SEGMENT_BYTES;
 /// Zeros written and synced at once while a segment is made ready: a batch that is written meanwhile waits for no more.

@@ -75,7 +75,7 @@ pub async fn start_with(mut world: World, config: Config, open_checkpoint: OpenC
         .await
         .map_err(|e| Error::io(format!("cannot make {}", raft_dir.display()), &e))?;
     let lock = storage::lock(&world, &dir).await?;
-    let (id, wal) = identity(&world, &dir, &raft_dir.join("wal"), config.node_id).await?;
+    let (id, wal) = identity(&world, &dir, &raft_dir.join("wal"), &config).await?;
     let store = open_checkpoint(world.clone(), raft_dir.join("checkpoint")).await?;
 
     let interfaces = world.net.interfaces().map_err(|e| Error::io("cannot list this machine's addresses", &e))?;
@@ -214,9 +214,10 @@ impl Node {
 /// The id is random and lives with the data: a rebuilt node is a new node, because the old one's votes are forgotten. It is
 /// written only after its log exists; so where there is an id and no log, the log was lost, with votes and entries that
 /// others rely on.
-async fn identity(world: &World, dir: &Path, wal_dir: &Path, configured: Option<Uuid>) -> Result<(Uuid, Wal)> {
+async fn identity(world: &World, dir: &Path, wal_dir: &Path, config: &Config) -> Result<(Uuid, Wal)> {
+    let open = || Wal::open(world, wal_dir, config.log_segment_bytes);
     let kept = raft::read_id(world, dir, "node-id").await?;
-    match (kept, configured) {
+    match (kept, config.node_id) {
         (Some(kept), Some(configured)) if kept != configured => Err(Error::Operator(format!(
             "node_id is configured as {configured}, but the data in {} belongs to node {kept}: remove the setting, or \
              start with an empty directory",
@@ -228,9 +229,9 @@ async fn identity(world: &World, dir: &Path, wal_dir: &Path, configured: Option<
             wal_dir.display(),
             dir.display()
         ))),
-        (Some(kept), _) => Ok((kept, Wal::open(world, wal_dir).await?)),
+        (Some(kept), _) => Ok((kept, open().await?)),
         (None, configured) => {
-            let wal = Wal::open(world, wal_dir).await?;
+            let wal = open().await?;
             let id = configured.unwrap_or_else(|| world.entropy.uuid());
             raft::write_id(world, dir, "node-id", id)
                 .await

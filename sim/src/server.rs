@@ -162,6 +162,8 @@ impl Server {
             set("ports.http", json!(HTTP)),
             set("ports.server", json!(self.rpc_addr().port())),
             set("retry_interval", json!("1s")),
+            // As small as may be: files are full and reused more often.
+            set("raft_logstore.wal.segment_size_mb", json!(limits::MIN_SEGMENT_BYTES / limits::MIB)),
             set("raft_snapshot_interval", json!(format!("{}ms", self.setup.checkpoint_every.as_millis()))),
             set("raft_trailing_logs", json!(self.setup.trailing)),
         ];

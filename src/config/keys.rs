@@ -162,7 +162,7 @@ const NO_DNS: &str = "DNS is not served yet";
 const NO_CATALOG: &str = "services and checks from the configuration are not registered yet";
 const NO_WATCHES: &str = "watches in the configuration do not run yet";
 const NO_METRICS: &str = "metrics are not sent anywhere yet";
-const OWN_LOG: &str = "there is one kind of log, and it needs no tuning";
+const OWN_LOG: &str = "there is one kind of log; raft_logstore.wal.segment_size_mb is all there is to choose";
 const BY_BYTES: &str = "a checkpoint is due after so many bytes of the log, or after raft_snapshot_interval";
 const STDOUT: &str = "logs go to standard output, where systemd and containers collect them";
 const OLD: &str = "a key of old versions of Consul; nothing replaces it";
@@ -317,7 +317,13 @@ static TABLE: &[Key] = &[
     key("primary_gateways_interval", Duration, Idle(NO_MESH)),
     key("protocol", Number, Idle("there is one protocol between nodes")),
     key("raft_boltdb", Any, Idle(OWN_LOG)),
-    key("raft_logstore", Any, Idle(OWN_LOG)),
+    key("raft_logstore", Section, Used),
+    key("raft_logstore.backend", Text, Idle(OWN_LOG)),
+    key("raft_logstore.boltdb", Any, Idle(OWN_LOG)),
+    key("raft_logstore.disable_log_cache", Bool, Idle(OWN_LOG)),
+    key("raft_logstore.verification", Any, Idle("everything that is read from the log is verified")),
+    key("raft_logstore.wal", Section, Used),
+    key("raft_logstore.wal.segment_size_mb", Number, Used),
     key("raft_protocol", Number, Idle("there is one raft protocol, the current one; nothing replaces this key")),
     key("raft_snapshot_interval", Duration, Used),
     key("raft_snapshot_threshold", Number, Idle(BY_BYTES)),

@@ -63,6 +63,8 @@ pub struct Config {
     pub performance: Performance,
     /// When the log is shortened.
     pub checkpoints: Checkpoints,
+    /// Size of a file of the log, within [`crate::limits::MIN_SEGMENT_BYTES`] and [`crate::limits::MAX_SEGMENT_BYTES`].
+    pub log_segment_bytes: usize,
     /// Whether JSON answers are always indented.
     pub pretty_json: bool,
     /// Where the process id is written.

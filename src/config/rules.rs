@@ -57,6 +57,7 @@ pub fn config(merged: &Merged, dev: bool, net: &dyn Network, mut warnings: Vec<S
         log_json: read.flag("log_json", false),
         enable_debug: read.flag("enable_debug", false),
         performance: Performance { raft_multiplier: raft_multiplier(&read)? },
+        log_segment_bytes: log_segment_bytes(&read)?,
         checkpoints: Checkpoints {
             interval: read.duration("raft_snapshot_interval", limits::CHECKPOINT_INTERVAL)?,
             trailing: read.number("raft_trailing_logs", i64::MAX, 1, i64::MAX)?.unsigned_abs(),
@@ -189,6 +190,13 @@ fn client_limits(read: &Read) -> Result<Limits> {
         kv_max_value_size: size("limits.kv_max_value_size", limits::MAX_VALUE)?,
         txn_max_req_len: size("limits.txn_max_req_len", limits::MAX_BODY)?,
     })
+}
+
+fn log_segment_bytes(read: &Read) -> Result<usize> {
+    let in_mib = |bytes: usize| (bytes / limits::MIB) as i64;
+    let (least, most) = (in_mib(limits::MIN_SEGMENT_BYTES), in_mib(limits::MAX_SEGMENT_BYTES));
+    let mib = read.number("raft_logstore.wal.segment_size_mb", in_mib(limits::SEGMENT_BYTES), least, most)?;
+    Ok(mib.unsigned_abs() as usize * limits::MIB)
 }
 
 fn raft_multiplier(read: &Read) -> Result<u32> {

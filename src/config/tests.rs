@@ -136,7 +136,7 @@ fn defaults_are_consuls_except_for_the_faster_failover() {
     assert_eq!(config.dns_addrs(), ["127.0.0.1:8600".parse().unwrap()]);
     assert_eq!((config.ports.https, config.ports.grpc, config.ports.serf_wan), (None, None, Some(8302)));
     assert_eq!(config.limits.kv_max_value_size, 512 * 1024);
-    assert_eq!(config.performance.raft_multiplier, 1);
+    assert_eq!((config.performance.raft_multiplier, config.log_segment_bytes), (1, 32 << 20));
     assert_eq!((config.default_query_time.as_secs(), config.max_query_time.as_secs()), (300, 600));
     assert!(!config.server && !config.bootstrap && !config.pretty_json && config.leave_on_terminate);
     assert_eq!(config.log_level, LogLevel::Info);
@@ -292,6 +292,10 @@ fn each_bad_input_is_told_with_its_source_key_and_cure() {
         (
             r#"{"limits": {"kv_max_value_size": 5000000}}"#,
             "/a.json: limits.kv_max_value_size: 5000000 is not between 1 and 4194304",
+        ),
+        (
+            r#"{"raft_logstore": {"wal": {"segment_size_mb": 4}}}"#,
+            "/a.json: raft_logstore.wal.segment_size_mb: 4 is not between 8 and 256",
         ),
         (
             r#"{"bootstrap_expect": 3}"#,

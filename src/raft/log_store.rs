@@ -151,7 +151,7 @@ mod tests {
     fn a_log_that_has_failed_does_not_pass_for_one_without_the_entries() {
         real::block_on(|mut world| async move {
             world.disk = Arc::new(MemoryDisk::default());
-            let wal = Wal::open(&world, Path::new("wal")).await.unwrap();
+            let wal = Wal::open(&world, Path::new("wal"), crate::limits::SEGMENT_BYTES).await.unwrap();
             let mut log = LogStore::new(wal.clone());
             let entry =
                 |index| LogEntry { at: Position { term: 1, index }, kind: EntryKind::Blank, bytes: Vec::new().into() };

@@ -113,6 +113,8 @@ struct Inner {
     /// One permit per admitted command, and per [`PERMIT_BYTES`] of it.
     commands: Semaphore,
     bytes: Semaphore,
+    /// How many permits there are of `bytes`.
+    permits: usize,
     /// What runs until this server stops.
     tasks: OnceLock<Vec<Task<()>>>,
 }
@@ -155,6 +157,7 @@ impl Raft {
 
         let (reads, waiting) = Reads::new(world, published.clone());
         let leadership = leadership::follow(world, raft.clone(), published.clone());
+        let permits = limits::admitted_bytes(wal.segment_bytes()) / PERMIT_BYTES;
         let inner = Inner {
             world: world.clone(),
             raft,
@@ -169,7 +172,8 @@ impl Raft {
             membership: tokio::sync::Mutex::default(),
             duties: OnceLock::new(),
             commands: Semaphore::new(limits::ADMITTED_COMMANDS),
-            bytes: Semaphore::new(limits::ADMITTED_BYTES / PERMIT_BYTES),
+            bytes: Semaphore::new(permits),
+            permits,
             tasks: OnceLock::new(),
         };
         let raft = Raft { inner: Arc::new(inner) };
@@ -394,7 +398,8 @@ impl Inner {
     }
 
     async fn admit(&self, size: usize) -> Result<impl Drop> {
-        let permits = u32::try_from(size / PERMIT_BYTES).unwrap_or(u32::MAX);
+        // The largest entry takes more than all with the smallest segments, in which it fits alone.
+        let permits = u32::try_from((size / PERMIT_BYTES).min(self.permits)).unwrap_or(u32::MAX);
         let admit = async {
             let command = self.commands.acquire().await.ok()?;
             let bytes = self.bytes.acquire_many(permits).await.ok()?;

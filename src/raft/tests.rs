@@ -43,7 +43,7 @@ impl Observer for Seen {
 
 impl Machine {
     async fn start(&self) -> Result<Raft> {
-        let wal = Wal::open(&self.world, Path::new("wal")).await?;
+        let wal = Wal::open(&self.world, Path::new("wal"), limits::SEGMENT_BYTES).await?;
         let member = Member { name: "one".into(), address: "127.0.0.1:8300".into() };
         let cluster = Cluster::open(&self.world, Path::new(""), Uuid::from_u128(1)).await?;
         let (checkpoints, finding) = (self.checkpoints, Finding::default());

@@ -78,15 +78,12 @@ impl World {
     pub async fn timeout<F: Future>(&self, duration: Duration, future: F) -> Option<F::Output> {
         let mut future = pin!(future);
         // Most futures are ready at once; those need no timer.
-        if let Poll::Ready(output) = std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
-            return Some(output);
-        }
-        let sleep = self.sleep(duration);
-        tokio::select! {
-            biased;
-            output = future => Some(output),
-            () = sleep => None,
-        }
+        let mut sleep = None;
+        std::future::poll_fn(|cx| match future.as_mut().poll(cx) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            Poll::Pending => sleep.get_or_insert_with(|| self.sleep(duration)).as_mut().poll(cx).map(|()| None),
+        })
+        .await
     }
 
     /// Makes this world the current one whenever the future is polled; see [`World::current`].

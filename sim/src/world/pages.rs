@@ -1,4 +1,4 @@
-//! The bytes of a file, without the zeros: a log segment is 32 MiB of them before its first entry.
+//! The bytes of a file, without the zeros: a log segment is megabytes of them before its first entry.
 
 use std::collections::BTreeMap;
 

@@ -140,6 +140,7 @@ pub struct Wal {
 
 struct Handle {
     shared: Arc<Shared>,
+    segment_bytes: usize,
     max_entry: usize,
     writer: Mutex<Option<Task<()>>>,
 }
@@ -165,21 +166,12 @@ impl Wal {
         }
     }
 
-    /// Recovers the log in `dir` (created if missing) and starts its writer task on the world. Nobody else may have this
-    /// directory open: see [`lock`](super::lock()).
+    /// Recovers the log in `dir` (created if missing) and starts its writer task on the world. New segments get this size,
+    /// which may differ from run to run. Nobody else may have this directory open: see [`lock`](super::lock()).
     ///
     /// # Errors
     /// [`Error::Operator`] if the directory cannot be read or written, or what it holds is damaged.
-    pub async fn open(world: &World, dir: &Path) -> Result<Wal> {
-        Wal::open_with(world, dir, limits::SEGMENT_BYTES).await
-    }
-
-    /// [`Wal::open`] with new segments of another size: small ones for tests, simulations and disks in memory. The size may
-    /// differ from run to run.
-    ///
-    /// # Errors
-    /// As [`Wal::open`].
-    pub async fn open_with(world: &World, dir: &Path, segment_bytes: usize) -> Result<Wal> {
+    pub async fn open(world: &World, dir: &Path, segment_bytes: usize) -> Result<Wal> {
         let capacity = segment_bytes.clamp(MIN_CAPACITY as usize, limits::MAX_SEGMENT_BYTES) as u64;
         let doing = |error| Error::io(format!("the log's directory {}", dir.display()), &error);
         world.disk.create_dir_all(dir).await.map_err(doing)?;
@@ -214,7 +206,13 @@ impl Wal {
             let _ = keeper.await;
         });
         let max_entry = writer::max_record(capacity);
-        Ok(Wal { handle: Arc::new(Handle { shared, max_entry, writer: Mutex::new(Some(writer)) }) })
+        let segment_bytes = usize::try_from(capacity).unwrap_or(usize::MAX);
+        Ok(Wal { handle: Arc::new(Handle { shared, segment_bytes, max_entry, writer: Mutex::new(Some(writer)) }) })
+    }
+
+    /// The size of new segments.
+    pub fn segment_bytes(&self) -> usize {
+        self.handle.segment_bytes
     }
 
     /// The saved vote.

@@ -27,7 +27,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 }
 
 async fn open(disk: &FaultyDisk) -> Result<Wal> {
-    Wal::open_with(&disk.world(), dir(), SEGMENT).await
+    Wal::open(&disk.world(), dir(), SEGMENT).await
 }
 
 fn position(term: u64, index: u64) -> Position {
