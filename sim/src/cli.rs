@@ -234,3 +234,29 @@ fn list() -> String {
     section("checkers", checkers.collect());
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_arguments_of_a_run_make_the_same_run() {
+        let lines = [
+            "--seed 7",
+            "--seed 7 --no-faults",
+            "--seed 7 --scenario bad-disks --nodes 5 --secs 6.25 --faults eio,rot --only 0,3 --without c1,l2 --most 4",
+        ];
+        for line in lines {
+            let options = Args::parse_from(format!("sim {line}").split_whitespace()).options();
+            assert_eq!(options.arguments(7).join(" "), line);
+        }
+    }
+
+    #[test]
+    fn a_run_whose_last_fault_was_cut_away_can_be_replayed() {
+        let mut options = Args::parse_from("sim --faults partition --only 2".split_whitespace()).options();
+        options.only = Some(BTreeSet::new());
+        let again = Args::parse_from(std::iter::once("sim".into()).chain(options.arguments(7))).options();
+        assert!(Scene::draw(7, &again).draw.plan.is_empty());
+    }
+}

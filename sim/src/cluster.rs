@@ -131,7 +131,7 @@ impl Cluster {
         for step in self.nemesis.due(now, self.servers.len(), self.leader()) {
             match step {
                 Step::Begin(fault, until) => self.begin(hosts, now, &fault, until),
-                Step::End(fault) => self.end(hosts, &fault),
+                Step::End(fault) => self.end(hosts, now, &fault),
             }
         }
         for fault in self.shared.errands.take_done() {
@@ -164,7 +164,7 @@ impl Cluster {
     /// The engines do not send again what was lost, so a server that was cut off may not know that a client has hung up.
     /// Where that can be, all connections end now.
     pub fn repeat_goodbyes(&self) {
-        let lossy = [Kind::Partition, Kind::Power, Kind::Replace, Kind::Destroy, Kind::Reset];
+        let lossy = [Kind::Partition, Kind::Power, Kind::Brownout, Kind::Replace, Kind::Destroy, Kind::Reset];
         if lossy.iter().any(|kind| self.happened.contains_key(kind)) {
             self.servers.iter().for_each(|server| self.wires.reset(server.ip));
         }
@@ -257,7 +257,7 @@ impl Cluster {
             Kind::Slow => server().machine.gate.set_slow(time),
             Kind::Hold => self.wires.hold(server().ip, on),
             Kind::Sync => disk(&|faults| faults.slow_sync = time.unwrap_or_default()),
-            Kind::Stuck => disk(&|faults| faults.stuck = on),
+            Kind::Stuck | Kind::Brownout => disk(&|faults| faults.stuck = on),
             Kind::Eio => disk(&|faults| faults.errors_per_mille = size.unsigned_abs()),
             Kind::Full => disk(&|faults| faults.full = on),
             Kind::Checkpoint => server().machine.checkpoint.set_errors(size.unsigned_abs()),
@@ -277,13 +277,21 @@ impl Cluster {
         match fault.kind {
             Kind::Move => self.status[fault.place] == Status::Up && !self.shared.errands.busy(),
             Kind::Kill | Kind::Restart => self.status[fault.place] == Status::Up,
-            Kind::Power => !matches!(self.status[fault.place], Status::Down(_)),
+            Kind::Power | Kind::Brownout => !matches!(self.status[fault.place], Status::Down(_)),
+            // Nobody leads yet who could be alone.
+            Kind::Partition => !fault.cuts.is_empty(),
             _ => true,
         }
     }
 
-    fn end(&mut self, hosts: &mut dyn Hosts, fault: &Fault) {
+    fn end(&mut self, hosts: &mut dyn Hosts, now: Duration, fault: &Fault) {
         match fault.kind {
+            Kind::Brownout => {
+                if !matches!(self.status[fault.place], Status::Down(_)) {
+                    self.drop_process(hosts, fault.place, now + fault.time(), Kind::Power);
+                }
+                self.set(fault, false);
+            }
             Kind::Partition => fault.cuts.iter().for_each(|(from, to)| self.heal(hosts, *from, *to)),
             Kind::Latency => hosts.set_latency(self.usual_latency),
             // Processes that are down are started again when their time has come: see `follow`.

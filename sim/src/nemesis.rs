@@ -19,6 +19,8 @@ use crate::rng::Rng;
 pub enum Kind {
     /// A machine loses power; of what was not synced a random half of the sectors and names is kept
     Power,
+    /// A machine's syncs stand still, and then it loses power: what it was about to keep is lost
+    Brownout,
     /// A process is killed; its machine keeps what was written, and closes its sockets
     Kill,
     /// A process is told to stop, and is started again
@@ -110,6 +112,7 @@ impl Kind {
             Kind::Checkpoint => spec(Server, 8_000, (100, 900), Unit::PerMille),
             Kind::Clock => spec(Server, 8_000, (-HOURS, HOURS), Unit::Millis),
             // How long the machine is away.
+            Kind::Brownout => spec(Server, 4_000, (10, 2_000), Unit::Millis),
             Kind::Replace | Kind::Destroy | Kind::Rot | Kind::Misdirect => spec(Server, 1, (10, 3_000), Unit::Millis),
             // To this server, or to anyone.
             Kind::Transfer => spec(Server, 1, (0, 1), Unit::None),
@@ -234,14 +237,16 @@ pub struct Draw {
 }
 
 impl Draw {
-    /// Draws the faults of a run that lasts `span`, from the kinds that are allowed; of a thousand runs, `odds` have a kind.
-    pub fn new(seed: u64, size: &Size, span: Duration, allowed: &BTreeSet<Kind>, odds: u64) -> Self {
+    /// Draws the faults of a run that lasts `span`, from the kinds that are allowed. With a `focus` there are few of them,
+    /// most of which happen, and often.
+    pub fn new(seed: u64, size: &Size, span: Duration, allowed: &BTreeSet<Kind>, focus: bool) -> Self {
+        let (odds, rarest) = if focus { (700, 8_000) } else { (450, 20_000) };
         let mut every = BTreeMap::new();
         let mut plan = Vec::new();
         for &kind in Kind::value_variants() {
             // Every kind draws for itself, allowed or not: so `--faults` takes some away and leaves the others as they were.
             let mut rng = Rng::named(seed, &format!("nemesis/{kind}"));
-            let (drawn, pace) = (rng.chance(odds), Duration::from_millis(rng.between(2_000, 20_000)));
+            let (drawn, pace) = (rng.chance(odds), Duration::from_millis(rng.between(2_000, rarest)));
             let wanted = (drawn || allowed.len() == 1) && allowed.contains(&kind);
             if !wanted || !kind.possible(size) {
                 continue;
@@ -312,7 +317,7 @@ fn partition(size: &Size, rng: &mut Rng) -> Vec<(Host, Host)> {
     let nodes = size.servers;
     let node = rng.below(nodes as u64) as usize;
     let pairs = |cut: &dyn Fn(usize, usize) -> bool| pairs(nodes, cut);
-    match if nodes > 1 { rng.below(7) } else { 6 } {
+    match if nodes > 1 { rng.below(9) } else { 8 } {
         0 => alone(node, nodes),
         1 => {
             let sides: Vec<bool> = (0..nodes).map(|_| rng.chance(500)).collect();
@@ -324,7 +329,7 @@ fn partition(size: &Size, rng: &mut Rng) -> Vec<(Host, Host)> {
             let deaf = rng.chance(500);
             pairs(&|a, b| if deaf { b == node } else { a == node })
         }
-        5 => Vec::new(),
+        5..=7 => Vec::new(),
         _ => {
             let site = Host::Site(rng.below(size.sites as u64) as usize);
             let (there, back) = *rng.pick(&[(true, true), (true, false), (false, true)]);

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
-use quorate::world::World;
+use quorate::world::{Instant, World};
 use serde_json::Value;
 
 use crate::check::NodeView;
@@ -120,31 +120,31 @@ async fn audit(
 /// Once all clients have hung up, servers have nothing left but what they always have: no connection, no wait, no task.
 async fn let_go(world: &World, servers: &[Arc<Server>]) -> Result<(), String> {
     let began = world.clock.now();
-    for server in servers.iter().filter(|server| server.enlisted()) {
-        while let Some(waits) = blocked(world, server).await.filter(|waits| *waits > 0) {
-            if world.clock.now().since(began) > LET_GO {
-                let name = &server.machine.name;
-                return Err(format!(
-                    "{LET_GO:?} after all clients have hung up, {name} still holds {waits} blocking queries"
-                ));
+    let servers: Vec<&Arc<Server>> = servers.iter().filter(|server| server.enlisted()).collect();
+    let most = TASKS + TASKS_FOR_EACH * servers.len().saturating_sub(1);
+    for server in servers {
+        // First the queries, because asking for them takes a connection.
+        loop {
+            let waits = blocked(world, server).await;
+            if waits == Some(0) {
+                break;
             }
+            held(world, began, || format!("{} still holds {waits:?} blocking queries", server.machine.name))?;
+            world.sleep(INTERVAL).await;
+        }
+        while server.machine.gate.tasks() > most {
+            let tasks = server.machine.gate.tasks();
+            held(world, began, || format!("{} still has {tasks} tasks, above {most}", server.machine.name))?;
             world.sleep(INTERVAL).await;
         }
     }
-    loop {
-        let of = |server: &&Arc<Server>| (server.machine.name.clone(), server.machine.gate.tasks());
-        let tasks: Vec<(String, usize)> =
-            servers.iter().filter(|server| server.enlisted()).map(|server| of(&server)).collect();
-        let most = TASKS + TASKS_FOR_EACH * (tasks.len() - 1);
-        event!("tasks", "{tasks:?} of {most}");
-        let Some((name, count)) = tasks.iter().find(|(_, count)| *count > most) else { return Ok(()) };
-        if world.clock.now().since(began) > LET_GO {
-            return Err(format!(
-                "{LET_GO:?} after all clients have hung up, {name} still has {count} tasks, above {most}"
-            ));
-        }
-        world.sleep(INTERVAL).await;
-    }
+    Ok(())
+}
+
+/// Says what is still held, once it should have been let go of.
+fn held(world: &World, began: Instant, what: impl FnOnce() -> String) -> Result<(), String> {
+    let late = world.clock.now().since(began) > LET_GO;
+    if late { Err(format!("{LET_GO:?} after all clients have hung up, {}", what())) } else { Ok(()) }
 }
 
 fn shown(view: &Option<NodeView>) -> String {

@@ -2,6 +2,8 @@
 //!
 //! Every user of chance gets a stream of its own, so that asking once more in one place moves nothing in another.
 
+use std::time::Duration;
+
 /// Sebastiano Vigna's SplitMix64.
 #[derive(Debug, Clone)]
 pub struct Rng(u64);
@@ -38,6 +40,11 @@ impl Rng {
     /// A number in `low..=high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.below(high.saturating_sub(low) + 1)
+    }
+
+    /// A time below `bound`, in whole microseconds; zero if the bound is.
+    pub fn within(&mut self, bound: Duration) -> Duration {
+        Duration::from_micros(self.below(bound.as_micros() as u64))
     }
 
     /// True in `per_mille` of a thousand cases.

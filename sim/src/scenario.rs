@@ -40,6 +40,16 @@ pub const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "elections",
+        about: "whoever leads is cut off, and machines lose power while their votes and entries are not synced",
+        nodes: Some(3),
+        faults: &[Kind::Partition, Kind::Brownout, Kind::Power, Kind::Sync, Kind::Transfer],
+        shape: |scene| {
+            (scene.mix.clients, scene.mix.padding) = (6, 0);
+            (scene.locks.lockers, scene.watchers, scene.tenants, scene.spare) = (2, 1, 0, 0);
+        },
+    },
+    Scenario {
         name: "bad-disks",
         about: "large values, short logs, and everything that a disk does to them",
         nodes: None,
@@ -48,6 +58,7 @@ pub const SCENARIOS: &[Scenario] = &[
             Kind::Kill,
             Kind::Sync,
             Kind::Stuck,
+            Kind::Brownout,
             Kind::Fsync,
             Kind::Eio,
             Kind::Full,
@@ -84,10 +95,11 @@ pub const SCENARIOS: &[Scenario] = &[
         nodes: Some(3),
         faults: USUAL,
         shape: |scene| {
-            (scene.mix.clients, scene.mix.pause, scene.mix.padding) = (4, Duration::from_millis(2), 0);
+            (scene.mix.clients, scene.mix.pause, scene.mix.padding) = (4, Duration::from_millis(12), 0);
+            (scene.mix.abandons, scene.mix.hurry) = (1000, Duration::from_secs(1));
             (scene.mix.reads, scene.mix.waits, scene.mix.pairs, scene.mix.machines) = (800, 0, 0, 0);
             (scene.locks.lockers, scene.watchers, scene.tenants) = (0, 0, 0);
-            (scene.sites, scene.spare, scene.tick) = (1, 0, Duration::from_millis(5));
+            (scene.sites, scene.spare, scene.tick) = (1, 0, Duration::from_millis(3));
             (scene.latency, scene.jitter) = (Duration::from_millis(2), 0);
         },
     },

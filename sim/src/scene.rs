@@ -48,15 +48,15 @@ impl Options {
         add("--scenario", self.scenario.map(|scenario| scenario.name.into()));
         add("--nodes", self.nodes.map(|nodes| nodes.to_string()));
         add("--secs", self.span.map(|span| span.as_secs_f64().to_string()));
-        if self.faults.len() < Kind::value_variants().len() {
+        let nothing = self.faults.is_empty() || self.only.as_ref().is_some_and(BTreeSet::is_empty);
+        if self.faults.len() < Kind::value_variants().len() && !nothing {
             add("--faults", list(self.faults.iter().map(Kind::to_string).collect()));
         }
-        if let Some(only) = &self.only {
+        if let Some(only) = self.only.as_ref().filter(|_| !nothing) {
             add("--only", list(only.iter().map(usize::to_string).collect()));
         }
         add("--without", list(self.without.iter().cloned().collect()));
         add("--most", self.most.map(|most| most.to_string()));
-        let nothing = self.faults.is_empty() || self.only.as_ref().is_some_and(BTreeSet::is_empty);
         arguments.extend(nothing.then(|| "--no-faults".into()));
         arguments
     }
@@ -170,9 +170,7 @@ impl Scene {
         }
         let mut faults = options.faults.clone();
         faults.retain(|kind| scenario.is_none_or(|scenario| scenario.faults.contains(kind)));
-        // A scenario has few kinds of faults, and is about all of them.
-        let odds = if scenario.is_some() { 700 } else { 450 };
-        scene.draw = Draw::new(seed, &scene.size(), span, &faults, odds);
+        scene.draw = Draw::new(seed, &scene.size(), span, &faults, scenario.is_some());
         if let Some(only) = &options.only {
             scene.draw.keep(only);
         }

@@ -42,7 +42,9 @@ pub struct Stage {
     /// Virtual time.
     pub ended: Duration,
     sites: Vec<Site>,
-    quiet_since: Option<Duration>,
+    /// When the network repeats what it lost, once it is quiet; and whether it has.
+    goodbyes: Option<Duration>,
+    repeated: bool,
 }
 
 /// A host of clients.
@@ -104,7 +106,8 @@ impl Stage {
             shared,
             sites,
             violation: None,
-            quiet_since: None,
+            goodbyes: None,
+            repeated: false,
             in_storm: 0,
             ended: Duration::ZERO,
         }
@@ -151,8 +154,10 @@ impl Stage {
             self.in_storm = hold(&self.shared.history).history().operations().len();
             self.shared.enter(Phase::Calm);
         }
-        if self.shared.phase() == Phase::Quiet && now > *self.quiet_since.get_or_insert(now) + GOODBYES {
-            self.quiet_since = Some(Duration::MAX / 2);
+        if self.shared.phase() == Phase::Quiet
+            && now > *self.goodbyes.get_or_insert(now + GOODBYES)
+            && !std::mem::replace(&mut self.repeated, true)
+        {
             self.cluster.repeat_goodbyes();
         }
         self.violation = self.cluster.violation.take();

@@ -85,7 +85,7 @@ pub struct OnHost(Arc<str>);
 
 impl Drop for OnHost {
     fn drop(&mut self) {
-        HOST.set(std::mem::replace(&mut self.0, "".into()));
+        HOST.with_borrow_mut(|host| std::mem::swap(host, &mut self.0));
     }
 }
 

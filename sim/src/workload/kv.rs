@@ -45,8 +45,10 @@ pub struct Mix {
     pub deletes: u64,
     /// Of a thousand writes, so many compare first.
     pub compares: u64,
-    /// Of a thousand operations, so many are abandoned soon.
+    /// Of a thousand operations, so many are abandoned if they take longer than some time below `hurry`.
     pub abandons: u64,
+    /// See `abandons`.
+    pub hurry: Duration,
     /// Of a thousand reads, so many wait for a change.
     pub waits: u64,
     /// Of a thousand puts of pairs, so many must fail as a whole.
@@ -70,6 +72,7 @@ impl Mix {
             deletes: rng.between(0, 300),
             compares: rng.between(0, 600),
             abandons: rng.between(0, 60),
+            hurry: Duration::from_millis(200),
             pause: Duration::from_millis(rng.between(5, 60)),
             padding: if rng.chance(150) { rng.between(20_000, 120_000) as usize } else { 0 },
             pairs: rng.below(3),
@@ -97,13 +100,13 @@ pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, rn
         left -= 1;
         let key = client.rng.pick(&keys).clone();
         let call = client.choose(&key, &mix);
-        let patience =
-            if client.rng.chance(mix.abandons) { Duration::from_millis(client.rng.below(200)) } else { PATIENCE };
+        let hurried = client.rng.chance(mix.abandons);
+        let patience = if hurried { client.rng.within(mix.hurry) } else { PATIENCE };
         client.operate(&key, call, patience).await;
         if client.rng.chance(30) {
             client.turn();
         }
-        let pause = Duration::from_micros(client.rng.below(mix.pause.as_micros() as u64));
+        let pause = client.rng.within(mix.pause);
         client.world.sleep(pause).await;
     }
 }

@@ -103,8 +103,7 @@ impl Gate {
         if let Some(slow) = state.slow
             && state.rng.chance(100)
         {
-            let micros = state.rng.below(slow.as_micros() as u64);
-            return Ruling::After(Duration::from_micros(micros));
+            return Ruling::After(state.rng.within(slow));
         }
         let skip = state.skip_per_mille;
         if skip > 0 && state.rng.chance(skip) { Ruling::Later } else { Ruling::Poll }
