@@ -7,6 +7,9 @@
 //!
 //! The disk outlives the processes that mount it. Handles of an earlier process are dead.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
