@@ -46,7 +46,7 @@ macro_rules! scripts {
     };
 }
 
-scripts! { agent any_key bad_parameters blocking catalog consistency delete encoding get keys methods paging put recurse request_id session sizes txn }
+scripts! { agent any_key bad_parameters blocking catalog consistency delete encoding fences get keys methods paging put recurse request_id session sizes txn }
 
 /// A node on the loopback in `-dev` mode: one server, in memory, JSON indented.
 fn start_dev_node() -> SocketAddr {

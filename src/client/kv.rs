@@ -78,6 +78,17 @@ pub struct ReadOptions {
     pub datacenter: Option<String>,
 }
 
+/// The lock that a write is done under, and its fence: what [`When::Acquire`] gave.
+///
+/// Once another one holds the lock, the write is refused, however late it comes (G3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Under {
+    /// The lock's key.
+    pub lock: String,
+    /// Its fence.
+    pub fence: u64,
+}
+
 /// On what condition to write, and what else to write.
 #[derive(Debug, Clone, Default)]
 pub struct PutOptions {
@@ -85,6 +96,8 @@ pub struct PutOptions {
     pub flags: u64,
     /// The condition.
     pub when: When,
+    /// The lock that must be held. Not together with [`When::Acquire`] or [`When::Release`].
+    pub under: Option<Under>,
     /// Which datacenter; the agent's own if `None`.
     pub datacenter: Option<String>,
 }
@@ -151,7 +164,7 @@ impl Http {
     /// Writes a value. `false` if the condition did not hold.
     ///
     /// # Errors
-    /// As [`Http::kv_get`]; `Unknown` if the write may have been applied.
+    /// As [`Http::kv_get`]; `Unknown` if the write may have been applied; `Request` if the lock is not held under that fence.
     pub async fn kv_put(&self, key: &str, value: Bytes, options: &PutOptions) -> Result<bool> {
         let mut path = path(key);
         if options.flags != 0 {
@@ -163,20 +176,26 @@ impl Http {
             When::Acquire(session) => path.with("acquire", Some(session)),
             When::Release(session) => path.with("release", Some(session)),
         };
-        self.write(Method::PUT, path, value, options.datacenter.as_deref()).await
+        self.write(Method::PUT, path.under(options.under.as_ref()), value, options.datacenter.as_deref()).await
     }
 
     /// Deletes. `false` if the condition did not hold.
     ///
     /// # Errors
     /// As [`Http::kv_put`].
-    pub async fn kv_delete(&self, key: &str, what: &Delete, datacenter: Option<&str>) -> Result<bool> {
+    pub async fn kv_delete(
+        &self,
+        key: &str,
+        what: &Delete,
+        under: Option<&Under>,
+        datacenter: Option<&str>,
+    ) -> Result<bool> {
         let path = match what {
             Delete::Key => path(key),
             Delete::Unchanged(index) => path(key).with("cas", Some(&index.to_string())),
             Delete::Prefix => path(key).with("recurse", None),
         };
-        self.write(Method::DELETE, path, Bytes::new(), datacenter).await
+        self.write(Method::DELETE, path.under(under), Bytes::new(), datacenter).await
     }
 
     async fn read<T: serde::de::DeserializeOwned + Default>(
@@ -258,6 +277,11 @@ fn path(key: &str) -> Path {
 }
 
 impl Path {
+    fn under(self, under: Option<&Under>) -> Path {
+        let Some(under) = under else { return self };
+        self.with("lock", Some(&under.lock)).with("fence", Some(&under.fence.to_string()))
+    }
+
     fn with(mut self, name: &str, value: Option<&str>) -> Path {
         self.text.push(if self.queried { '&' } else { '?' });
         self.queried = true;

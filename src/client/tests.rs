@@ -22,7 +22,7 @@ use serde_json::json;
 
 use super::address::Address;
 use super::http::{Http, Request};
-use super::kv::{Consistency, Delete, PutOptions, ReadOptions, When};
+use super::kv::{Consistency, Delete, PutOptions, ReadOptions, Under, When};
 use crate::error::Error;
 use crate::world::{
     BoxListener, BoxStream, Clock, Instant, Interface, MemoryDisk, Network, Sleep, Task, WallTime, World, real,
@@ -326,8 +326,11 @@ fn every_option_reaches_the_agent() {
             let options = PutOptions { when, ..PutOptions::default() };
             client.kv_put("k", Bytes::new(), &options).await.unwrap();
         }
-        client.kv_delete("k", &Delete::Unchanged(3), None).await.unwrap();
-        client.kv_delete("k/", &Delete::Prefix, Some("dc2")).await.unwrap();
+        client.kv_delete("k", &Delete::Unchanged(3), None, None).await.unwrap();
+        client
+            .kv_delete("k/", &Delete::Prefix, Some(&Under { lock: "a/b".into(), fence: 7 }), Some("dc2"))
+            .await
+            .unwrap();
         let requests: Vec<String> = fake.requests().iter().map(|r| r.replace(" token=secret", "")).collect();
         assert_eq!(
             requests,
@@ -338,7 +341,7 @@ fn every_option_reaches_the_agent() {
                 "PUT /v1/kv/k?acquire=s%261",
                 "PUT /v1/kv/k?release=s1",
                 "DELETE /v1/kv/k?cas=3",
-                "DELETE /v1/kv/k/?recurse&dc=dc2",
+                "DELETE /v1/kv/k/?recurse&lock=a%2Fb&fence=7&dc=dc2",
             ]
         );
     });

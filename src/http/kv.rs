@@ -13,6 +13,7 @@ use super::{Call, Outcome};
 use crate::agent::{Found, Scope};
 use crate::api::json::Writer;
 use crate::limits;
+use crate::state::txn::KvVerb;
 use crate::state::{Command, Key, Reply, Subject};
 
 /// What is escaped in `X-Quorate-Next`: everything but what a URL shows as it is, so that the value can be appended to
@@ -94,17 +95,28 @@ pub async fn put(call: Call, body: Body) -> Outcome {
     let key = extract::key(&call.head.uri)?;
     check_named(&key)?;
     query.check_exclusive(&["cas", "acquire", "release"])?;
+    query.check_exclusive(&["lock", "acquire", "release"])?;
     let flags = query.number("flags")?.unwrap_or_default();
     let cas = query.number("cas")?;
     let request = extract::request_id(&call.head.headers, call.edge.agent.entries())?;
     let lock = Lock::of(&query)?;
+    let under = Under::of(&query)?;
 
     let max_value = call.edge.config.max_value;
     let limit = Limit { name: "Value", bytes: max_value, key: "limits.kv_max_value_size" };
     let agent = &call.edge.agent;
     let value = body::read(agent.world(), &call.head.headers, body, &limit).await?;
     let command = match lock {
-        None => Command::KvSet { key, value, flags, cas },
+        None => match under {
+            None => Command::KvSet { key, value, flags, cas },
+            Some(under) => {
+                let verb = match cas {
+                    None => KvVerb::Set { value, flags },
+                    Some(index) => KvVerb::Cas { value, flags, index },
+                };
+                under.does(key, verb)
+            }
+        },
         Some(Lock::Acquire(session)) => Command::KvAcquire { key, value, flags, session },
         Some(Lock::Release(session, fence)) => Command::KvRelease { key, value, flags, session, fence },
         // No session has such an id, so none holds the key.
@@ -141,17 +153,49 @@ impl Lock {
     }
 }
 
+/// The lock and the fence that a write is done under (G3).
+struct Under {
+    lock: Key,
+    fence: u64,
+}
+
+impl Under {
+    fn of(query: &Query<'_>) -> Result<Option<Under>, Failure> {
+        match (query.bytes("lock"), query.number("fence")?) {
+            (Some(b""), _) => Err(Failure::bad_request("Missing key name: ?lock= names the lock that is held")),
+            (Some(lock), Some(fence)) => Ok(Some(Under { lock: Key::from(lock), fence })),
+            (Some(_), None) => {
+                Err(Failure::bad_request("Missing fence: ?lock= needs the &fence= that it is held under"))
+            }
+            // Not written as if nothing had been asked for.
+            (None, Some(_)) if !query.has("release") => {
+                Err(Failure::bad_request("Missing lock: ?fence= needs the &lock= that it belongs to, or &release="))
+            }
+            (None, _) => Ok(None),
+        }
+    }
+
+    fn does(self, key: Key, verb: KvVerb) -> Command {
+        Command::KvFenced { lock: self.lock, fence: self.fence, key, verb }
+    }
+}
+
 /// `DELETE /v1/kv/:key`
 pub async fn delete(call: Call) -> Outcome {
     let query = call.query()?;
     let key = extract::key(&call.head.uri)?;
     query.check_exclusive(&["recurse", "cas"])?;
     let request = extract::request_id(&call.head.headers, call.edge.agent.entries())?;
-    let command = if query.has("recurse") {
-        Command::KvDeleteTree { prefix: key }
-    } else {
+    let cas = query.number("cas")?;
+    let whole = query.has("recurse");
+    if !whole {
         check_named(&key)?;
-        Command::KvDelete { key, cas: query.number("cas")? }
+    }
+    let command = match Under::of(&query)? {
+        None if whole => Command::KvDeleteTree { prefix: key },
+        None => Command::KvDelete { key, cas },
+        Some(under) if whole => under.does(key, KvVerb::DeleteTree),
+        Some(under) => under.does(key, cas.map_or(KvVerb::Delete, KvVerb::DeleteCas)),
     };
     done(call.edge.agent.write(request, command).await?.reply)
 }
@@ -161,6 +205,7 @@ pub fn done(reply: Reply) -> Outcome {
     match reply {
         Reply::Done(done) => Ok(reply::done(done)),
         Reply::Granted { fence } => Ok(reply::fenced(reply::done(true), fence)),
+        Reply::FencedOff { current } => Ok(reply::fenced_off(current)),
         Reply::Session(_) | Reply::Committed(_) | Reply::RolledBack(_) => {
             Err(Failure::internal("bug: the answer to another kind of write"))
         }

@@ -164,6 +164,15 @@ pub fn fenced(mut response: Response, fence: u64) -> Response {
     response
 }
 
+/// 409: a write was not done, because the lock that it named is not held under that fence (G3).
+pub fn fenced_off(current: Option<u64>) -> Response {
+    let Some(current) = current else {
+        return text(StatusCode::CONFLICT, "Fenced off: the lock is not held. Nothing was written");
+    };
+    let sentence = format!("Fenced off: the lock is held under fence {current}. Nothing was written");
+    fenced(text(StatusCode::CONFLICT, sentence), current)
+}
+
 /// The headers of an answer about a session that lives.
 pub fn leased(lease: Option<Duration>) -> HeaderMap {
     let millis = |lease: Duration| HeaderValue::from(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));

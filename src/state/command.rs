@@ -12,7 +12,7 @@ use super::Key;
 use super::authority::Root;
 use super::catalog::{Check, Node, Service};
 use super::session::Session;
-use super::txn::{Failure, Given, Operation};
+use super::txn::{Failure, Given, KvVerb, Operation};
 use crate::codec::Stored;
 
 /// One write as it stands in the log.
@@ -143,6 +143,17 @@ pub enum Command {
     },
     /// Keeps the root certificate, if there is none yet (consul.md 0.1).
     KeepRoot(Box<Root>),
+    /// Writes or deletes a key, if at this place in the log a lock is held under a fence (G3).
+    KvFenced {
+        /// The lock.
+        lock: Key,
+        /// The fence.
+        fence: u64,
+        /// The key, or the prefix; the lock itself, too.
+        key: Key,
+        /// What to do with it: one of the verbs that write, and take no lock.
+        verb: KvVerb,
+    },
 }
 
 /// What is registered at once: all of it, or nothing.
@@ -188,4 +199,9 @@ pub enum Reply {
     Committed(Vec<Given>),
     /// These operations of the transaction failed, so nothing was changed.
     RolledBack(Vec<Failure>),
+    /// The lock is not held under the fence that was named. Nothing was changed.
+    FencedOff {
+        /// The fence that it is held under, if it is held.
+        current: Option<u64>,
+    },
 }

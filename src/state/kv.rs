@@ -13,6 +13,7 @@ use uuid::Uuid;
 use super::digest::RowHash;
 use super::table::{self, Row, Table};
 use super::tombstones::Tombstones;
+use super::txn::KvVerb;
 use super::{Key, Step, Subject};
 use crate::codec::Stored;
 use crate::error::{Error, Result};
@@ -168,6 +169,18 @@ impl KvTable {
         let row = KvRow { value: value.clone(), flags, ..KvRow::next(old, step) };
         self.put(key, row, step);
         Ok(true)
+    }
+
+    /// Does what a verb says, if it is one that writes and takes no lock.
+    pub(super) fn write(&mut self, key: &Key, verb: &KvVerb, step: &mut Step<'_>) -> Result<bool> {
+        match verb {
+            KvVerb::Set { value, flags } => self.set(key, value, *flags, None, step),
+            KvVerb::Cas { value, flags, index } => self.set(key, value, *flags, Some(*index), step),
+            KvVerb::Delete => self.delete(key, None, step),
+            KvVerb::DeleteCas(index) => self.delete(key, Some(*index), step),
+            KvVerb::DeleteTree => self.delete_tree(key, step),
+            _ => Err(Error::Request("only writes and deletions can be fenced".into())),
+        }
     }
 
     /// Makes a session the holder of a key, and writes it. The fence of its hold; `None` if another session holds it.

@@ -195,6 +195,13 @@ impl State {
                 self.deregister(node, service.as_deref(), check.as_deref(), step)
             }
             Command::KeepRoot(root) => self.authority.keep(root, step)?,
+            Command::KvFenced { lock, fence, key, verb } => {
+                let current = self.kv.get(lock.as_bytes()).and_then(|row| row.holder).map(|holder| holder.fence);
+                if current != Some(*fence) {
+                    return Ok(Reply::FencedOff { current });
+                }
+                self.kv.write(key, verb, step)?
+            }
         };
         Ok(Reply::Done(done))
     }

@@ -272,14 +272,8 @@ impl State {
     fn operate_key(&mut self, key: &Key, verb: &KvVerb, given: &mut Vec<Given>, step: &mut Step<'_>) -> Result<()> {
         let row = self.kv.get(key.as_bytes());
         match verb {
-            KvVerb::Set { value, flags } => {
-                self.kv.set(key, value, *flags, None, step)?;
-                given.extend(self.without_value(key));
-            }
-            KvVerb::Cas { value, flags, index } => {
-                holds(self.kv.set(key, value, *flags, Some(*index), step)?, || {
-                    format!("failed to set key \"{key}\", index is stale")
-                })?;
+            KvVerb::Set { .. } | KvVerb::Cas { .. } => {
+                holds(self.kv.write(key, verb, step)?, || format!("failed to set key \"{key}\", index is stale"))?;
                 given.extend(self.without_value(key));
             }
             KvVerb::Lock { value, flags, session } => {
@@ -310,11 +304,9 @@ impl State {
                 let rows = self.kv.prefix(key.as_bytes()).map(|(key, row)| Given::Kv(key.clone(), KvRow::clone(row)));
                 given.extend(rows);
             }
-            KvVerb::Delete => drop(self.kv.delete(key, None, step)?),
-            KvVerb::DeleteCas(index) => holds(self.kv.delete(key, Some(*index), step)?, || {
-                format!("failed to delete key \"{key}\", index is stale")
-            })?,
-            KvVerb::DeleteTree => drop(self.kv.delete_tree(key, step)?),
+            KvVerb::Delete | KvVerb::DeleteCas(_) | KvVerb::DeleteTree => {
+                holds(self.kv.write(key, verb, step)?, || format!("failed to delete key \"{key}\", index is stale"))?;
+            }
             KvVerb::CheckSession(..) | KvVerb::CheckIndex(_) | KvVerb::CheckNotExists | KvVerb::CheckFence(_) => {
                 check_key(key, row.map(|row| &**row), verb)?;
                 if *verb != KvVerb::CheckNotExists {

@@ -8,6 +8,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use quorate::world::{Instant, World};
 use serde_json::Value;
@@ -395,8 +397,13 @@ impl Locker {
 
     /// Writes beside the lock, if it is held under this fence.
     async fn write(&mut self, lock: &str, fence: u64, number: u64) {
-        // Some text that is base64 as it stands.
-        let value = format!("{fence:012}{number:04}");
+        let value = format!("{fence} {number}");
+        if self.rng.chance(500) {
+            let path = format!("/v1/kv/guarded/{lock}?lock={lock}&fence={fence}");
+            self.http.send(Method::PUT, &path, None, value, PATIENCE).await;
+            return self.witness(lock).await;
+        }
+        let value = STANDARD.encode(value);
         let body = format!(
             r#"[{{"KV": {{"Verb": "check-fence", "Key": "{lock}", "Index": {fence}}}}},
                 {{"KV": {{"Verb": "set", "Key": "guarded/{lock}", "Value": "{value}"}}}}]"#
@@ -406,6 +413,17 @@ impl Locker {
         let answer = serde_json::from_slice::<Value>(&body).unwrap_or_default();
         let revision = answer.pointer("/Results/1/KV/ModifyIndex").and_then(Value::as_u64).unwrap_or_default();
         hold(&self.shared.book).writes.push(FencedWrite { lock: lock.into(), fence, revision });
+    }
+
+    /// Reads what stands beside the lock: whoever wrote it, and whenever, it says under which fence.
+    async fn witness(&mut self, lock: &str) {
+        let path = format!("/v1/kv/guarded/{lock}?raw");
+        let reply = self.http.send(Method::GET, &path, None, String::new(), PATIENCE).await;
+        let Reply::Answer { status: 200, index: revision, body, .. } = reply else { return };
+        let text = String::from_utf8_lossy(&body);
+        if let Some(fence) = text.split(' ').next().and_then(|fence| fence.parse().ok()) {
+            hold(&self.shared.book).writes.push(FencedWrite { lock: lock.into(), fence, revision });
+        }
     }
 
     /// A moment of this client's clock in true time.

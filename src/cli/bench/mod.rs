@@ -152,7 +152,7 @@ pub async fn run(cx: &mut Context, bench: Bench) -> anyhow::Result<ExitCode> {
 }
 
 async fn remove(cx: &Context, bench: &Bench, folder: &str) -> anyhow::Result<()> {
-    let removed = bench.http.client(cx).await?.kv_delete(folder, &kv::Delete::Prefix, None).await;
+    let removed = bench.http.client(cx).await?.kv_delete(folder, &kv::Delete::Prefix, None, None).await;
     removed.with_context(|| format!("cannot remove the keys below {folder}")).map(drop)
 }
 

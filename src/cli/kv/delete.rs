@@ -14,7 +14,8 @@ use crate::client::kv;
 #[command(after_help = "Examples:\n  \
     quorate kv delete web/port\n  \
     quorate kv delete -cas -modify-index=97 web/port    only if unchanged\n  \
-    quorate kv delete -recurse web/                     every key that begins with web/")]
+    quorate kv delete -recurse web/                     every key that begins with web/\n  \
+    quorate kv delete -lock=web/leader -fence=97 web/port    only under that fence")]
 pub struct Delete {
     /// Delete only if the key's ModifyIndex is -modify-index
     #[arg(long, conflicts_with = "recurse", requires = "modify_index")]
@@ -22,6 +23,8 @@ pub struct Delete {
     /// For -cas
     #[arg(long, requires = "cas", value_name = "INDEX")]
     modify_index: Option<u64>,
+    #[command(flatten)]
+    under: super::Under,
     /// Delete every key that begins with KEY
     #[arg(long)]
     recurse: bool,
@@ -44,7 +47,7 @@ pub async fn run(cx: &mut Context, delete: Delete) -> anyhow::Result<ExitCode> {
         None => kv::Delete::Key,
     };
     let client = delete.http.client(cx).await?;
-    let done = client.kv_delete(key, &what, delete.http.datacenter.as_deref()).await?;
+    let done = client.kv_delete(key, &what, delete.under.named().as_ref(), delete.http.datacenter.as_deref()).await?;
     match what {
         _ if !done => bail!("Did not delete key {key}: CAS failed"),
         kv::Delete::Prefix => writeln!(cx.out, "Success! Deleted keys with prefix: {key}")?,

@@ -8,9 +8,10 @@ mod put;
 
 use std::process::ExitCode;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 
 use super::context::Context;
+use crate::client::kv;
 
 /// Reads and writes keys
 #[derive(Subcommand)]
@@ -41,6 +42,24 @@ pub async fn run(cx: &mut Context, kv: Kv) -> anyhow::Result<ExitCode> {
         Kv::Get(get) => get::run(cx, get).await,
         Kv::Import(import) => import::run(cx, import).await,
         Kv::Put(put) => put::run(cx, put).await,
+    }
+}
+
+/// The lock that a write is done under.
+#[derive(Args)]
+struct Under {
+    /// The fence that -lock is held under
+    #[arg(long, requires = "lock", value_name = "NUMBER")]
+    fence: Option<u64>,
+    /// Write only while this lock is held under -fence
+    #[arg(long, requires = "fence", value_name = "KEY")]
+    lock: Option<String>,
+}
+
+impl Under {
+    fn named(&self) -> Option<kv::Under> {
+        let lock = key(self.lock.as_deref()?).to_owned();
+        Some(kv::Under { lock, fence: self.fence? })
     }
 }
 

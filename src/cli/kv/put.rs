@@ -18,11 +18,12 @@ use crate::client::kv::{PutOptions, When};
     quorate kv put web/config @config.json      from a file\n  \
     date | quorate kv put web/started -         from standard input\n  \
     quorate kv put -cas -modify-index=0 web/port 8080    only if there is no such key\n  \
-    quorate kv put -acquire -session=ID web/leader me\n\n\
+    quorate kv put -acquire -session=ID web/leader me\n  \
+    quorate kv put -lock=web/leader -fence=97 web/config @config.json    only under that fence\n\n\
     Exits with 1 if the condition did not hold.")]
 pub struct Put {
     /// Take the lock on the key for -session
-    #[arg(long, conflicts_with_all = ["release", "cas"])]
+    #[arg(long, conflicts_with_all = ["release", "cas", "lock"])]
     acquire: bool,
     /// DATA is base64; write what it stands for
     #[arg(long)]
@@ -36,8 +37,10 @@ pub struct Put {
     /// For -cas; 0 means that there must be no such key
     #[arg(long, default_value_t = 0, value_name = "INDEX")]
     modify_index: u64,
+    #[command(flatten)]
+    under: super::Under,
     /// Give up the lock on the key that -session holds
-    #[arg(long, conflicts_with = "cas")]
+    #[arg(long, conflicts_with_all = ["cas", "lock"])]
     release: bool,
     /// Whose lock it is
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
@@ -62,7 +65,8 @@ pub async fn run(cx: &mut Context, put: Put) -> anyhow::Result<ExitCode> {
         value = STANDARD.decode(value.trim_ascii()).context("Cannot base64 decode data")?.into();
     }
     let client = put.http.client(cx).await?;
-    let options = PutOptions { flags: put.flags, when, datacenter: put.http.datacenter.clone() };
+    let under = put.under.named();
+    let options = PutOptions { flags: put.flags, when, under, datacenter: put.http.datacenter.clone() };
     let done = client.kv_put(key, value, &options).await?;
     match (options.when, done) {
         (When::Acquire(_), true) => writeln!(cx.out, "Success! Lock acquired on: {key}")?,

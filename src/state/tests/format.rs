@@ -32,6 +32,11 @@ fn entries_keep_their_format() {
     );
     let delete = Command::KvDelete { key: "web/a".into(), cas: Some(9) };
     check(Entry { time: LogTime(1), request: None, command: delete }, "014005d28d010001057765622f610109");
+    let verb = crate::state::txn::KvVerb::DeleteCas(9);
+    check(
+        entry(Command::KvFenced { lock: "l".into(), fence: 300, key: "k".into(), verb }),
+        "013c647c1200000c016cfb2c01016b0809",
+    );
     check(entry(Command::KvDeleteTree { prefix: "web/".into() }), "01b8083c3c000002047765622f");
 }
 
@@ -51,6 +56,7 @@ fn rows_keep_their_format() {
     check(Response { revision: 1, reply: Reply::Done(true) }, "0102f008c2010001");
     check(Response { revision: 1, reply: Reply::Forgotten }, "01702aec240101");
     check(Response { revision: 1, reply: Reply::Refused("no".into()) }, "017911913b0102026e6f");
+    check(Response { revision: 1, reply: Reply::FencedOff { current: Some(300) } }, "0197c49b18010701fb2c01");
     let (revision, entries, log_time) = (2, 3, LogTime(4));
     check(
         Header {

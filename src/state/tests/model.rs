@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::*;
 use crate::limits::{OPEN_REQUESTS, REQUEST_MEMORY, TOMBSTONE_TTL};
 use crate::state::session::Behavior;
+use crate::state::txn::KvVerb;
 
 /// Few and nested, so that commands meet.
 const KEYS: [&str; 9] = ["a", "a/", "a/b", "a/b/c", "a/b/d", "a/c", "ab", "b", "\u{ff}"];
@@ -143,6 +144,14 @@ impl Model {
                 changed = *term == TERM && self.end(*id, next, &mut touched);
                 Reply::Done(changed)
             }
+            Command::KvFenced { lock, fence, key, verb } => {
+                let current = self.rows.get(lock).and_then(|row| row.holder).map(|holder| holder.fence);
+                if current == Some(*fence) {
+                    Reply::Done(self.write(&unfenced(key, verb), next, &mut touched))
+                } else {
+                    Reply::FencedOff { current }
+                }
+            }
             command => Reply::Done(self.write(command, next, &mut touched)),
         };
         if changed || !touched.is_empty() {
@@ -214,6 +223,19 @@ impl Model {
     }
 }
 
+/// The same write without a fence.
+fn unfenced(key: &Key, verb: &KvVerb) -> Command {
+    let key = key.clone();
+    match verb.clone() {
+        KvVerb::Set { value, flags } => Command::KvSet { key, value, flags, cas: None },
+        KvVerb::Cas { value, flags, index } => Command::KvSet { key, value, flags, cas: Some(index) },
+        KvVerb::Delete => Command::KvDelete { key, cas: None },
+        KvVerb::DeleteCas(index) => Command::KvDelete { key, cas: Some(index) },
+        KvVerb::DeleteTree => Command::KvDeleteTree { prefix: key },
+        other => panic!("not drawn: {other:?}"),
+    }
+}
+
 /// What a random entry is made of; incarnations are made fresh by `writer`, so that one is never reused after its end.
 #[derive(Debug, Clone)]
 struct Draw {
@@ -237,6 +259,9 @@ fn draw() -> impl Strategy<Value = Draw> {
         5 => (key.clone(), 0..2u8, session()).prop_map(|(key, value, session)| {
             Command::KvAcquire { key, value: Bytes::from(vec![value]), flags: 0, session }
         }),
+        4 => (key.clone(), 1..20u64, key.clone(), verb()).prop_map(|(lock, fence, key, verb)| {
+            Command::KvFenced { lock, fence, key, verb }
+        }),
         2 => (key, 0..2u8, session(), proptest::option::of(1..30u64)).prop_map(|(key, value, session, fence)| {
             Command::KvRelease { key, value: Bytes::from(vec![value]), flags: 0, session, fence }
         }),
@@ -253,6 +278,17 @@ fn draw() -> impl Strategy<Value = Draw> {
     let sequence = prop_oneof![20 => 1..8u64, 1 => 4090..4110u64];
     let request = proptest::option::of((0..4u8, sequence, 0..4u64));
     (elapsed, request, command).prop_map(|(elapsed, request, command)| Draw { elapsed, request, command })
+}
+
+fn verb() -> impl Strategy<Value = KvVerb> {
+    let value = (0..3u8).prop_map(|value| Bytes::from(vec![value]));
+    prop_oneof![
+        3 => value.clone().prop_map(|value| KvVerb::Set { value, flags: 0 }),
+        2 => (value, 0..30u64).prop_map(|(value, index)| KvVerb::Cas { value, flags: 1, index }),
+        1 => Just(KvVerb::Delete),
+        1 => (1..30u64).prop_map(KvVerb::DeleteCas),
+        1 => Just(KvVerb::DeleteTree),
+    ]
 }
 
 fn session() -> impl Strategy<Value = Uuid> {

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! put KEY VALUE [flags=N] [cas=N]      delete KEY [cas=N]      delete-tree PREFIX
+//! fenced LOCK FENCE "VERB ARGS"        a write under a fence; see `operation`
 //!                                      writes; all take id=NAME seq=N [ack=N] [born=N], a request id
 //! get KEY      list PREFIX [after=KEY] reads
 //! index [PREFIX]                       the index of a list; without a prefix, of the table
@@ -49,8 +50,8 @@ impl goldenscript::Runner for Runner {
     fn run(&mut self, line: &Line) -> Output {
         let mut args = line.consume_args();
         let output = match line.name.as_str() {
-            "put" | "delete" | "delete-tree" | "acquire" | "release" | "session" | "destroy" | "expire" | "node"
-            | "service" | "check" | "deregister" | "txn" => return self.write(line),
+            "put" | "delete" | "delete-tree" | "fenced" | "acquire" | "release" | "session" | "destroy" | "expire"
+            | "node" | "service" | "check" | "deregister" | "txn" => return self.write(line),
             "read-txn" => {
                 let operations = operations(&mut args)?;
                 match self.state.read_transaction(&operations) {
@@ -157,6 +158,8 @@ impl Runner {
             Reply::Committed(given) => format!("{}committed", show_given(&given)),
             Reply::RolledBack(failures) => format!("{}rolled back", show_failures(&failures)),
             Reply::Done(done) => done.to_string(),
+            Reply::FencedOff { current: Some(fence) } => format!("fenced off (held under {fence})"),
+            Reply::FencedOff { current: None } => "fenced off (not held)".into(),
             Reply::Forgotten => "forgotten".into(),
             Reply::Refused(why) => format!("refused ({why})"),
         };
@@ -228,6 +231,11 @@ fn command(name: &str, args: Args<'_, '_>) -> Parsed<Command> {
         "delete" => Command::KvDelete { key: Key::from(&*next(args)?), cas },
         "delete-tree" => {
             Command::KvDeleteTree { prefix: Key::from(args.next_pos().map_or("", |key| key.value.as_str())) }
+        }
+        "fenced" => {
+            let (lock, fence) = (Key::from(&*next(args)?), next(args)?.parse()?);
+            let txn::Operation::Kv { key, verb } = operation(&next(args)?)? else { return Err("of no key".into()) };
+            Command::KvFenced { lock, fence, key, verb }
         }
         "acquire" => {
             let (key, session) = (Key::from(&*next(args)?), id_of(&next(args)?));
