@@ -38,15 +38,27 @@ pub fn target() -> io::Result<PathBuf> {
     std::path::absolute(target)
 }
 
+/// What to build for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// Fast engines.
+    Fast,
+    /// Engines that are soon built again, after a small change: see `sim/Cargo.toml`.
+    Again,
+}
+
 /// Builds all engines of a workspace, so that what they share is built once; returns where they are.
 ///
 /// # Errors
 /// If they do not build.
-pub fn build(workspace: &Path, target: &Path) -> io::Result<PathBuf> {
+pub fn build(workspace: &Path, target: &Path, aim: Aim) -> io::Result<PathBuf> {
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build.args(["build", "--quiet", "--release", "--locked", "--workspace"]);
     build.arg("--manifest-path").arg(workspace.join("Cargo.toml"));
     build.env("RUSTFLAGS", FLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS").env("CARGO_TARGET_DIR", target);
+    if aim == Aim::Again {
+        build.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true").env("CARGO_PROFILE_RELEASE_LTO", "off");
+    }
     let output = build.stderr(Stdio::piped()).spawn()?.wait_with_output()?;
     if output.status.success() {
         return Ok(target.join("release"));

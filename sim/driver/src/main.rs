@@ -13,7 +13,7 @@ use std::io;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 
-use engines::{ENGINES, Engine};
+use engines::{Aim, ENGINES, Engine};
 
 fn main() -> ExitCode {
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -45,7 +45,7 @@ fn list() -> io::Result<bool> {
 }
 
 fn each(wanted: &[&Engine], arguments: &[String]) -> io::Result<bool> {
-    let programs = engines::build(engines::workspace(), &engines::target()?)?;
+    let programs = engines::build(engines::workspace(), &engines::target()?, Aim::Fast)?;
     for engine in wanted {
         if !run(engine, &programs, arguments)? {
             return Ok(false);

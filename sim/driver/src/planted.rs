@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use crate::engines::{self, Engine};
+use crate::engines::{self, Aim, Engine};
 
 /// Seconds that each bug gets, on one core.
 const SECONDS: u64 = 120;
@@ -214,7 +214,7 @@ impl Copy {
     }
 
     fn build(&self) -> io::Result<PathBuf> {
-        engines::build(&self.tree.join("sim"), &self.target)
+        engines::build(&self.tree.join("sim"), &self.target, Aim::Again)
     }
 }
 
