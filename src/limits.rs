@@ -132,6 +132,12 @@ pub const TOMBSTONE_TTL: Duration = Duration::from_secs(15 * 60);
 pub const MAX_TOMBSTONES: usize = 100_000;
 /// Lock-delays that one entry ends; the rest stays due and holds nothing back.
 pub const DUE_DELAYS: usize = 256;
+/// Sessions that wait for locks, over all locks: a row of about a hundred bytes each.
+pub const MAX_WAITERS: usize = 100_000;
+/// The longest that one request waits for a lock; it may be repeated, and keeps its place.
+pub const MAX_LOCK_WAIT: Duration = MAX_QUERY_TIME;
+/// Waits that are ended by one entry, and locks that are handed over by it.
+pub const DUE_WAITERS: usize = 256;
 /// Longest TTL of a session. Consul's figure.
 pub const MAX_SESSION_TTL: Duration = Duration::from_secs(24 * 60 * 60);
 /// Longest lock-delay. Consul's figure.

@@ -56,7 +56,7 @@ pub async fn start(world: World, config: Config) -> Result<Node> {
     } else {
         Box::new(|_, _| Box::pin(async { Ok(Arc::new(MemoryCheckpoint::default()) as Arc<dyn CheckpointStore>) }))
     };
-    start_with(world, config, open).await
+    Box::pin(start_with(world, config, open)).await
 }
 
 /// [`start`], with a checkpoint store of the caller's.

@@ -3,7 +3,7 @@
 //! A script's command is a method and a path: `put "/v1/kv/a?flags=1" body=x`. Arguments: `body`, `body_size` (that
 //! many bytes), `length` (declares a Content-Length and sends no body), `chunked`, `header="Name: value"`, `show=Name`
 //! (a header of the answer to print), `verbatim` (print JSON as it came). `later NAME METHOD PATH` sends a request and
-//! does not wait for its answer, `join NAME` does. `raw BYTES` sends bytes as they are, `\r\n` and the like written
+//! does not wait for its answer, `join NAME` does, `hang-up NAME` never will. `raw BYTES` sends bytes as they are, `\r\n` and the like written
 //! out.
 //!
 //! Indexes count from the start of the script: `+1` is the first change. `{1}` in a path or a body stands for that index, and
@@ -46,7 +46,7 @@ macro_rules! scripts {
     };
 }
 
-scripts! { agent any_key bad_parameters blocking catalog consistency delete encoding fences get keys methods paging put recurse request_id session sizes txn }
+scripts! { agent any_key bad_parameters blocking catalog consistency delete encoding fences get keys locks methods paging put recurse request_id session sizes txn }
 
 /// A node on the loopback in `-dev` mode: one server, in memory, JSON indented.
 fn start_dev_node() -> SocketAddr {
@@ -226,6 +226,10 @@ impl goldenscript::Runner for Runner {
         let words: Vec<&str> = args.rest_pos().into_iter().map(|arg| arg.value.as_str()).collect();
         let answer = match (command.name.as_str(), &words[..]) {
             ("join", [name]) => Answer::read(self.later.remove(*name).ok_or("no such request")?),
+            ("hang-up", [name]) => {
+                self.later.remove(*name).ok_or("no such request")?;
+                return Ok(String::new());
+            }
             ("raw", [bytes]) => Answer::read(self.send(bytes.as_bytes())),
             ("later", [name, method, path]) => {
                 let request = self.request(method, path, &options)?;

@@ -9,6 +9,7 @@ mod authority;
 mod duties;
 pub mod leases;
 mod lessor;
+mod locks;
 mod members;
 mod query;
 mod registrar;
@@ -20,6 +21,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use tokio::sync::Notify;
 use uuid::Uuid;
 
 use crate::error::Result;
@@ -29,6 +31,7 @@ use crate::state::{Command, RequestId, Response, State, Touched};
 use crate::world::{Task, World};
 
 pub use crate::raft::Server;
+pub use locks::Held;
 pub use members::{Life, Member};
 pub use query::{Answer, Consistency, Found, ReadOptions};
 pub use sessions::Alive;
@@ -84,19 +87,28 @@ pub struct Watches(Arc<Following>);
 struct Following {
     waits: Arc<WatchIndex>,
     lessor: Arc<Lessor>,
+    /// Something about locks has changed.
+    locks: Arc<Notify>,
 }
 
 impl Observer for Following {
     fn published(&self, view: &Arc<View>, touched: Option<&[Touched]>) {
         self.waits.published(view, touched);
         self.lessor.published(view, touched);
+        if locks::concerns(touched) {
+            self.locks.notify_one();
+        }
     }
 }
 
 impl Watches {
     /// Nothing is waited for yet.
     pub fn new(world: &World) -> Self {
-        Watches(Arc::new(Following { waits: Arc::default(), lessor: Arc::new(Lessor::new(world)) }))
+        Watches(Arc::new(Following {
+            waits: Arc::default(),
+            lessor: Arc::new(Lessor::new(world)),
+            locks: Arc::default(),
+        }))
     }
 
     /// What raft tells of every published state.
@@ -119,7 +131,7 @@ struct Inner {
     watch: Arc<WatchIndex>,
     lessor: Arc<Lessor>,
     /// What runs until the node stops.
-    tasks: OnceLock<[Task<()>; 2]>,
+    tasks: OnceLock<[Task<()>; 3]>,
 }
 
 impl Agent {
@@ -133,7 +145,8 @@ impl Agent {
         let duties: Arc<dyn Duties> = inner.clone();
         inner.raft.serve(&duties);
         let leases = world.spawn(lessor.run(inner.raft.clone()));
-        let _ = inner.tasks.set([leases, world.spawn(registrar::run(inner.clone()))]);
+        let queues = world.spawn(locks::keep_time(world.clone(), inner.raft.clone(), watches.0.locks.clone()));
+        let _ = inner.tasks.set([leases, queues, world.spawn(registrar::run(inner.clone()))]);
         Agent { inner }
     }
 
@@ -213,6 +226,7 @@ impl Agent {
             ("log_time_ms", view.state.log_time().0.to_string()),
             ("revision", view.state.revision().to_string()),
             ("sessions", view.state.sessions().len().to_string()),
+            ("lock_waiters", view.state.queues().len().to_string()),
             ("leases", self.inner.lessor.count().to_string()),
         ]);
         let build = BTreeMap::from([("version", self.inner.identity.version.to_string())]);

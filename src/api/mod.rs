@@ -12,6 +12,7 @@ pub mod decode;
 pub mod duration;
 pub mod json;
 pub mod kv;
+pub mod lock;
 pub mod operator;
 pub mod session;
 pub mod txn;

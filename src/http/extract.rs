@@ -56,7 +56,12 @@ fn decode(text: &str, plus: bool) -> Result<Cow<'_, [u8]>, Failure> {
 
 /// The key: whatever follows `/v1/kv/` in the raw path, decoded once. May be empty.
 pub fn key(uri: &Uri) -> Result<Key, Failure> {
-    let key = decode(uri.path().strip_prefix(KV).unwrap_or_default(), false)?;
+    key_after(uri, KV)
+}
+
+/// The key that follows a route.
+pub fn key_after(uri: &Uri, route: &str) -> Result<Key, Failure> {
+    let key = decode(uri.path().strip_prefix(route).unwrap_or_default(), false)?;
     if key.len() > limits::MAX_KEY {
         let text = format!("Key too long: {} bytes, the limit is {}", key.len(), limits::MAX_KEY);
         return Err(Failure::new(StatusCode::URI_TOO_LONG, text));

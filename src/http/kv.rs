@@ -206,7 +206,7 @@ pub fn done(reply: Reply) -> Outcome {
         Reply::Done(done) => Ok(reply::done(done)),
         Reply::Granted { fence } => Ok(reply::fenced(reply::done(true), fence)),
         Reply::FencedOff { current } => Ok(reply::fenced_off(current)),
-        Reply::Session(_) | Reply::Committed(_) | Reply::RolledBack(_) => {
+        Reply::Queued { .. } | Reply::Session(_) | Reply::Committed(_) | Reply::RolledBack(_) => {
             Err(Failure::internal("bug: the answer to another kind of write"))
         }
         Reply::Refused(text) => Err(Failure::bad_request(text)),

@@ -15,6 +15,7 @@ mod extract;
 mod health;
 mod kv;
 mod listing;
+mod lock;
 mod operator;
 mod patience;
 mod reply;
@@ -98,6 +99,14 @@ impl Edge {
         let reading = self.agent.read(options, scope, evaluate);
         if options.index == 0 { Ok(reading.await?) } else { until_stopped(self.stopping.clone(), reading).await }
     }
+
+    /// Once the server stops.
+    fn stopped(&self) -> impl Future<Output = ()> + use<> {
+        let mut stopping = self.stopping.clone();
+        async move {
+            let _ = stopping.wait_for(|stopping| *stopping).await;
+        }
+    }
 }
 
 /// Ends a blocking query when the server stops: a rolling restart must not wait for the longest one, and its client is
@@ -126,7 +135,7 @@ pub(crate) type Outcome = Result<Response, Failure>;
 
 impl Call {
     fn new(edge: Arc<Edge>, head: Parts) -> Self {
-        let waits = head.uri.query().is_some_and(|query| query.contains("index="));
+        let waits = head.uri.query().is_some_and(|query| query.contains("index=") || query.contains("session="));
         Call { edge, head: if waits { on_its_own(head) } else { head } }
     }
 
@@ -144,7 +153,7 @@ impl Call {
         let query = self.query()?;
         let mut options = query.read_options()?;
         let subject = scope.subject();
-        let discovery = !matches!(subject, Subject::Kv | Subject::Session | Subject::Root);
+        let discovery = !matches!(subject, Subject::Kv | Subject::Session | Subject::Root | Subject::Lock);
         if discovery && options.consistency == Consistency::Default && !query.has("leader") {
             options.max_stale = self.edge.config.discovery_max_stale;
         }

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::reply::{self, Response};
 use super::server::Answers;
-use super::{Call, Edge, Outcome, agent, authority, catalog, health, kv, operator, session, status, txn};
+use super::{Call, Edge, Outcome, agent, authority, catalog, health, kv, lock, operator, session, status, txn};
 
 /// A handler's answer in the making.
 type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -47,6 +47,24 @@ pub static ROUTES: &[Route] = &[
         path: "/v1/kv/{*key}",
         docs: "Deletes a key: always, only at a given index (`cas`), or with all keys that begin with it (`recurse`).",
         handler: |call, _| answer(kv::delete(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/lock/{*key}",
+        docs: "Shows who holds a lock and who waits for it (blocking).",
+        handler: |call, _| answer(lock::get(call)),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v1/lock/{*key}",
+        docs: "Waits for a lock, first come, first served.",
+        handler: |call, _| answer(lock::put(call)),
+    },
+    Route {
+        method: Method::DELETE,
+        path: "/v1/lock/{*key}",
+        docs: "Lets go of a lock, and leaves its value.",
+        handler: |call, _| answer(lock::delete(call)),
     },
     Route {
         method: Method::GET,

@@ -16,7 +16,7 @@ use super::message::{Question, call};
 use super::{Raft, View, no_leader, stopped, unknown};
 use crate::error::{Error, Result};
 use crate::limits;
-use crate::state::{Command, Response};
+use crate::state::{Command, LogTime, Response};
 
 /// What answers the questions on a server that leads.
 #[async_trait]
@@ -78,6 +78,12 @@ impl Raft {
     /// The term that this server leads in, if it is ready to act on it: it has applied its first entry.
     pub fn leads_in(&self) -> Option<u64> {
         self.inner.leadership.borrow().map(|clock| clock.term)
+    }
+
+    /// Log time now, by this server's clock, if it leads in `term`.
+    pub fn log_time(&self, term: u64) -> Option<LogTime> {
+        let clock = self.inner.leadership.borrow().filter(|clock| clock.term == term)?;
+        Some(clock.at(self.inner.world.clock.now()))
     }
 
     /// Pends while [`Raft::leads_in`] is `term`, and for ever once raft has stopped.

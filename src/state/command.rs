@@ -154,6 +154,35 @@ pub enum Command {
         /// What to do with it: one of the verbs that write, and take no lock.
         verb: KvVerb,
     },
+    /// Gives a session a lock, or a place in the lock's queue (G6).
+    LockQueue {
+        /// The lock.
+        lock: Key,
+        /// The session.
+        session: Uuid,
+        /// How long it waits, in log time; zero asks once.
+        wait: Duration,
+    },
+    /// Takes a waiter out of a queue, because its client has hung up.
+    LockCallOff {
+        /// The lock.
+        lock: Key,
+        /// The session.
+        session: Uuid,
+        /// Its place.
+        place: u64,
+    },
+    /// Has a session let go of a lock, whose value stays.
+    LockRelease {
+        /// The lock.
+        lock: Key,
+        /// The session.
+        session: Uuid,
+        /// Only the hold that has this fence (G5).
+        fence: Option<u64>,
+    },
+    /// Time has passed: ends waits, and hands over locks whose delay has ended.
+    LockPass,
 }
 
 /// What is registered at once: all of it, or nothing.
@@ -203,5 +232,10 @@ pub enum Reply {
     FencedOff {
         /// The fence that it is held under, if it is held.
         current: Option<u64>,
+    },
+    /// The session waits for the lock.
+    Queued {
+        /// Its place: the revision at which it came.
+        place: u64,
     },
 }

@@ -45,6 +45,11 @@ impl Delays {
         self.rows.get(key.as_bytes()).is_some_and(|delay| delay.until > now)
     }
 
+    /// When the key's delay ends, if there is one: it may have ended.
+    pub fn until(&self, key: &Key) -> Option<LogTime> {
+        self.rows.get(key.as_bytes()).map(|delay| delay.until)
+    }
+
     /// Delays a key until then, or for longer if it is already.
     pub fn set(&mut self, key: Key, until: LogTime) {
         if !self.holds(&key, until) {
@@ -52,15 +57,13 @@ impl Delays {
         }
     }
 
-    /// Forgets what has ended, at most [`DUE_DELAYS`].
-    pub fn end_due(&mut self, now: LogTime) {
-        for _ in 0..DUE_DELAYS {
-            if self.by_end.get_min().is_none_or(|(until, _)| *until > now) {
-                return;
-            }
-            if let Some((_, key)) = self.by_end.remove_min() {
-                self.rows.remove(key.as_bytes());
-            }
+    /// Forgets what has ended, looking at no more than [`DUE_DELAYS`]; not where somebody waits for the lock.
+    pub fn end_due(&mut self, now: LogTime, waited_for: impl Fn(&Key) -> bool) {
+        let ended = self.by_end.iter().take(DUE_DELAYS).take_while(|(until, _)| *until <= now);
+        let ended: Vec<_> = ended.filter(|(_, key)| !waited_for(key)).cloned().collect();
+        for end in ended {
+            self.rows.remove(end.1.as_bytes());
+            self.by_end.remove(&end);
         }
     }
 

@@ -234,6 +234,22 @@ impl KvTable {
         Ok(true)
     }
 
+    /// Makes a session the holder of a key that is free. Its value stays; a key that is not there gets an empty one.
+    pub(super) fn grant(&mut self, key: &Key, session: Uuid, step: &mut Step<'_>) -> Result<u64> {
+        step.grant(key)?;
+        let mut row = KvRow::next(self.rows.get(key.as_bytes()), step);
+        row.lock_index += 1;
+        row.holder = Some(Holder { session, fence: step.revision });
+        self.put(key, row, step);
+        Ok(step.revision)
+    }
+
+    /// Has a session let go of a key, and leaves its value; `false` as [`KvTable::release`].
+    pub(super) fn free(&mut self, key: &Key, holder: (Uuid, Option<u64>), step: &mut Step<'_>) -> Result<bool> {
+        let Some(old) = self.rows.get(key.as_bytes()).cloned() else { return Ok(false) };
+        self.release(key, &old.value, old.flags, holder, step)
+    }
+
     /// Frees a key whose holder has ended.
     pub(super) fn let_go(&mut self, key: &Key, step: &mut Step<'_>) {
         if let Some(old) = self.rows.get(key.as_bytes()) {
@@ -261,7 +277,7 @@ impl KvTable {
 
     /// Deletes a key that is there.
     pub(super) fn take(&mut self, key: &Key, step: &mut Step<'_>) {
-        self.forget(key);
+        self.forget(key, step);
         self.tombstones.bury(key.clone(), step.revision, step.time);
         self.newest = step.revision;
         step.touch(Subject::Kv, key.clone());
@@ -275,10 +291,11 @@ impl KvTable {
             return Ok(true);
         }
         if prefix.as_bytes().is_empty() {
+            self.held.iter().for_each(|(_, key)| step.free(key));
             (self.rows, self.held) = (Table::default(), OrdSet::new());
             self.tombstones.bury_all(step.revision);
         } else {
-            doomed.iter().for_each(|key| self.forget(key));
+            doomed.iter().for_each(|key| self.forget(key, step));
             self.tombstones.bury(prefix.clone(), step.revision, step.time);
         }
         self.newest = step.revision;
@@ -287,17 +304,23 @@ impl KvTable {
     }
 
     fn put(&mut self, key: &Key, row: KvRow, step: &mut Step<'_>) {
-        self.replace(key.clone(), row);
+        let holder = row.holder;
+        let old = self.replace(key.clone(), row);
+        if old.is_some() && holder.is_none() {
+            step.free(key);
+        } else if old != holder {
+            step.touch(Subject::Lock, key.clone());
+        }
         self.newest = step.revision;
         step.touch(Subject::Kv, key.clone());
     }
 
-    /// Writes a row and keeps `held` with it.
-    fn replace(&mut self, key: Key, row: KvRow) {
+    /// Writes a row and keeps `held` with it; returns who held the key before.
+    fn replace(&mut self, key: Key, row: KvRow) -> Option<Holder> {
         let holder = row.holder;
         let old = self.rows.insert(key.clone(), row).and_then(|old| old.holder);
         if old == holder {
-            return;
+            return old;
         }
         if let Some(old) = old {
             self.held.remove(&(old.session, key.clone()));
@@ -305,12 +328,14 @@ impl KvTable {
         if let Some(holder) = holder {
             self.held.insert((holder.session, key));
         }
+        old
     }
 
     /// Removes a row and keeps `held` with it.
-    fn forget(&mut self, key: &Key) {
+    fn forget(&mut self, key: &Key, step: &mut Step<'_>) {
         if let Some(holder) = self.rows.remove(key.as_bytes()).and_then(|row| row.holder) {
             self.held.remove(&(holder.session, key.clone()));
+            step.free(key);
         }
     }
 
@@ -331,7 +356,7 @@ impl KvTable {
 }
 
 // The edges check this first, with better sentences; here it holds for whatever gets into the log.
-fn check_key(key: &Key) -> Result<()> {
+pub(super) fn check_key(key: &Key) -> Result<()> {
     if key.as_bytes().is_empty() {
         return Err(Error::Request("the key is empty".into()));
     }

@@ -16,6 +16,7 @@ mod delays;
 mod digest;
 mod key;
 mod kv;
+mod queue;
 mod requests;
 pub mod session;
 mod stored;
@@ -33,6 +34,7 @@ pub use command::{Command, Entry, LogTime, Registration, Reply, RequestId, Respo
 pub use digest::Digest;
 pub use key::Key;
 pub use kv::{Holder, KvRow, KvTable};
+pub use queue::{Queues, Waiter};
 pub use session::{Session, SessionRow, SessionTable, Standing};
 pub use stored::{Loader, STATE_FORMAT, StoredRow};
 pub use subject::Subject;
@@ -57,6 +59,7 @@ pub struct State {
     kv: KvTable,
     sessions: SessionTable,
     delays: Delays,
+    queues: Queues,
     catalog: Catalog,
     authority: Authority,
     indexes: Indexes,
@@ -92,12 +95,14 @@ struct Step<'a> {
     changed: bool,
     /// Keys that were granted as locks.
     granted: BTreeSet<Key>,
+    /// Locks that were let go of, and are still to be handed over.
+    freed: BTreeSet<Key>,
     touched: &'a mut Vec<Touched>,
 }
 
 impl<'a> Step<'a> {
     fn new(revision: u64, term: u64, time: LogTime, touched: &'a mut Vec<Touched>) -> Self {
-        Step { revision, term, time, changed: false, granted: BTreeSet::new(), touched }
+        Step { revision, term, time, changed: false, granted: BTreeSet::new(), freed: BTreeSet::new(), touched }
     }
 
     /// Notes a change.
@@ -106,10 +111,17 @@ impl<'a> Step<'a> {
         self.touched.push(Touched { revision: self.revision, subject, key });
     }
 
+    /// Notes that a lock is held no more.
+    fn free(&mut self, key: &Key) {
+        self.freed.insert(key.clone());
+        self.touch(Subject::Lock, key.clone());
+    }
+
     /// Forgets what was changed since `touched` changes were noted.
     fn undo(&mut self, touched: usize) {
         self.touched.truncate(touched);
         self.granted.clear();
+        self.freed.clear();
         self.changed = false;
     }
 
@@ -132,7 +144,7 @@ impl State {
         self.entries += 1;
         self.log_time = self.log_time.max(entry.time);
         self.kv.tombstones.reap_due(self.log_time);
-        self.delays.end_due(self.log_time);
+        self.delays.end_due(self.log_time, |key| self.queues.waited_for(key));
         self.requests.forget_due(self.log_time);
 
         let Some(id) = &entry.request else { return self.execute(term, &entry.command, touched) };
@@ -156,7 +168,8 @@ impl State {
         let revision = self.revision.max(1) + 1;
         let before = touched.len();
         let mut step = Step::new(revision, term, self.log_time, touched);
-        let reply = match self.dispatch(command, &mut step) {
+        let dispatched = self.dispatch(command, &mut step);
+        let reply = match dispatched.and_then(|reply| self.hand_over_freed(&mut step).map(|()| reply)) {
             Ok(reply) => reply,
             Err(refusal) => {
                 assert!(refusal.is_deterministic() && !step.changed, "a refusal must be the same on every node");
@@ -202,6 +215,10 @@ impl State {
                 }
                 self.kv.write(key, verb, step)?
             }
+            Command::LockQueue { lock, session, wait } => return self.queue_for(lock, *session, *wait, step),
+            Command::LockCallOff { lock, session, place } => self.call_off(lock, *session, *place, step),
+            Command::LockRelease { lock, session, fence } => self.kv.free(lock, (*session, *fence), step)?,
+            Command::LockPass => self.pass_locks(step)?,
         };
         Ok(Reply::Done(done))
     }

@@ -192,20 +192,22 @@ impl State {
         session: Uuid,
         step: &mut Step<'_>,
     ) -> Result<Reply> {
-        if self.sessions.get(session).is_none() {
-            return Err(Error::Request(format!("invalid session \"{session}\": it does not exist, or not any more")));
-        }
-        if self.is_delayed(key, step) {
+        self.existing(session)?;
+        let held = self.kv.get(key.as_bytes()).is_some_and(|row| row.holder.is_some());
+        if !held && !self.may_take(key, session, step) {
             return Ok(Reply::Done(false));
         }
-        let fence = self.kv.acquire(key, value, flags, session, step)?;
-        Ok(fence.map_or(Reply::Done(false), |fence| Reply::Granted { fence }))
+        let Some(fence) = self.kv.acquire(key, value, flags, session, step)? else { return Ok(Reply::Done(false)) };
+        self.granted(key, session, step);
+        Ok(Reply::Granted { fence })
     }
 
-    /// Whether a key that is free must stay so for a while.
-    pub(super) fn is_delayed(&self, key: &Key, step: &Step<'_>) -> bool {
-        let held = self.kv.get(key.as_bytes()).is_some_and(|row| row.holder.is_some());
-        !held && self.delays.holds(key, step.time)
+    /// Refuses a session that is not there.
+    pub(super) fn existing(&self, session: Uuid) -> Result<()> {
+        if self.sessions.get(session).is_some() {
+            return Ok(());
+        }
+        Err(Error::Request(format!("invalid session \"{session}\": it does not exist, or not any more")))
     }
 
     /// Creates a session under an id that the proposer drew.
@@ -251,6 +253,7 @@ impl State {
     fn end_session(&mut self, id: Uuid, step: &mut Step<'_>) {
         let Some(row) = self.sessions.remove(id) else { return };
         step.touch(Subject::Session, key_of(id));
+        self.leave_all(id, step);
         let Session { behavior, lock_delay, .. } = row.session;
         for key in self.kv.held_by(id) {
             match behavior {

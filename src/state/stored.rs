@@ -13,7 +13,7 @@ use crate::codec::{self, Stored};
 use crate::error::{Error, Result};
 
 /// Version of the state's format as a whole: its tables and its digest. Rises whenever either changes.
-pub const STATE_FORMAT: u8 = 3;
+pub const STATE_FORMAT: u8 = 4;
 
 /// A row as it stands in checkpoint and snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,6 +67,7 @@ impl State {
             self.catalog.services.digest(),
             self.catalog.checks.digest(),
             self.authority.roots.digest(),
+            self.queues.digest(),
         ];
         tables.into_iter().chain([header.finish()]).sum()
     }
@@ -83,6 +84,7 @@ impl State {
         self.catalog.services.visit(visit);
         self.catalog.checks.visit(visit);
         self.authority.roots.visit(visit);
+        self.queues.visit(visit);
     }
 
     /// Visits the rows that differ from `older`, ascending, removed ones as None. The header is always among them. The cost
@@ -98,6 +100,7 @@ impl State {
         self.catalog.services.visit_changes(&older.catalog.services, visit);
         self.catalog.checks.visit_changes(&older.catalog.checks, visit);
         self.authority.roots.visit_changes(&older.authority.roots, visit);
+        self.queues.visit_changes(&older.queues, visit);
     }
 
     /// Builds a state from stored rows.
@@ -148,6 +151,7 @@ impl Loader {
             id::SERVICES => state.catalog.load_service(key, open(&bytes)?),
             id::CHECKS => state.catalog.load_check(key, open(&bytes)?),
             id::ROOTS => state.authority.load(key, open(&bytes)?),
+            id::WAITERS => state.queues.load(key, open(&bytes)?),
             table => {
                 return Err(Error::Operator(format!(
                     "the stored state has a table {table}, unknown to this quorate (state format {STATE_FORMAT}): start \
@@ -173,6 +177,7 @@ impl Loader {
         state.kv.load_floor(header.kv_floor);
         state.requests.load_forgotten_before(header.forgotten_before);
         state.indexes = header.indexes;
+        state.park_loaded();
         let (found, stored) = (state.digest().0, header.digest);
         if found != stored {
             return Err(Error::Operator(format!(

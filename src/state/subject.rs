@@ -25,9 +25,11 @@ pub enum Subject {
     Check,
     /// The root certificate.
     Root,
+    /// Locks, by key: who holds them, and who waits.
+    Lock,
 }
 
-const COUNT: usize = Subject::Root as usize + 1;
+const COUNT: usize = Subject::Lock as usize + 1;
 
 /// The newest change of every subject; 0 if there was none.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

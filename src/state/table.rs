@@ -38,6 +38,8 @@ pub(super) mod id {
     pub const CHECKS: u8 = 9;
     /// The root certificate.
     pub const ROOTS: u8 = 10;
+    /// Waiters for locks.
+    pub const WAITERS: u8 = 11;
 }
 
 /// A type of row.

@@ -209,7 +209,9 @@ impl State {
     fn attempt(&mut self, operations: &[Operation], step: &mut Step<'_>) -> Result<Vec<Given>, Vec<Failure>> {
         let (mut given, mut failures) = (Vec::new(), Vec::new());
         for (operation, number) in operations.iter().zip(0..) {
-            if let Err(error) = self.operate(operation, &mut given, step) {
+            let done = self.operate(operation, &mut given, step);
+            // At once: what comes next finds the lock held.
+            if let Err(error) = done.and_then(|()| self.hand_over_freed(step)) {
                 failures.push(Failure { operation: number, why: error.to_string() });
             }
         }
@@ -280,11 +282,12 @@ impl State {
                 if self.sessions.get(*session).is_none() {
                     return Err(Error::Request(format!("failed to lock key \"{key}\", invalid session \"{session}\"")));
                 }
-                if self.is_delayed(key, step) {
+                let held = row.is_some_and(|row| row.holder.is_some());
+                if !held && self.delays.holds(key, step.time) {
                     return Err(Error::Request(format!("failed to lock key \"{key}\" due to lock delay")));
                 }
-                let fence = self.kv.acquire(key, value, *flags, *session, step)?;
-                holds(fence.is_some(), || format!("failed to lock key \"{key}\", lock is already held"))?;
+                let granted = matches!(self.acquire(key, value, *flags, *session, step)?, Reply::Granted { .. });
+                holds(granted, || format!("failed to lock key \"{key}\", lock is already held"))?;
                 given.extend(self.without_value(key));
             }
             KvVerb::Unlock { value, flags, session, fence } => {

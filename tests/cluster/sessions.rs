@@ -138,3 +138,38 @@ fn a_leader_without_a_majority_renews_nothing() {
         put(cluster.http(leader), &format!("/v1/session/renew/{session}"), "").status == 200
     });
 }
+
+/// L11, G6: the holder dies, the leader dies, a delay is to end; the queue has forgotten nobody, nor their order.
+#[test]
+fn waiters_for_a_lock_keep_their_order_though_the_leader_is_killed() {
+    let mut cluster = Cluster::found();
+    let (leader, follower) = (cluster.leader(), cluster.follower());
+    let http = cluster.http(follower);
+    let (holder, _) = create(cluster.http(leader), "{\"TTL\": \"5s\", \"LockDelay\": \"1s\"}");
+    assert!(acquire(http, "lock", &holder).0);
+    let queue = || request(http, "GET", "/v1/lock/lock", &[], b"").unwrap().json()["Queue"].as_array().unwrap().len();
+    let waiters: Vec<_> = (0..3)
+        .map(|number| {
+            let (session, _) = create(http, "{\"TTL\": \"1h\", \"LockDelay\": 0}");
+            let path = format!("/v1/lock/lock?session={session}&wait=60s");
+            let waiter = thread::spawn(move || {
+                let granted = put(http, &path, "");
+                assert_eq!(granted.status, 200, "{}", granted.text());
+                let fence = granted.json()["Fence"].as_u64().unwrap();
+                let path = format!("/v1/lock/lock?session={session}&fence={fence}");
+                let freed = request(http, "DELETE", &path, &[], b"").unwrap();
+                assert_eq!(freed.text(), "true", "it was held");
+                fence
+            });
+            wait_until("a waiter to be in the queue", || queue() == number + 1);
+            waiter
+        })
+        .collect();
+    cluster.kill(leader);
+    let fences: Vec<u64> = waiters.into_iter().map(|waiter| waiter.join().unwrap()).collect();
+    assert!(fences.is_sorted_by(|one, next| one < next), "first come, first served: {fences:?}");
+    assert_eq!(request(http, "GET", "/v1/lock/lock", &[], b"").unwrap().status, 404);
+    cluster.start(leader);
+    cluster.wait_for_leader();
+    cluster.wait_for_one_truth();
+}

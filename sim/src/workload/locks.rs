@@ -235,13 +235,18 @@ impl Locker {
         self.session = None;
     }
 
+    /// Asks once, or in the lock's queue. Some hang up before their turn.
     async fn acquire(&mut self, lock: &str) -> Option<u64> {
         let session = self.session.clone()?;
-        let path = format!("/v1/kv/{lock}?acquire={}", session.id);
-        let body = format!("client {}", self.number);
+        let queues = self.rng.chance(500);
+        let path = match queues {
+            true => format!("/v1/lock/{lock}?session={}&wait={}ms", session.id, self.rng.between(0, 2_500)),
+            false => format!("/v1/kv/{lock}?acquire={}", session.id),
+        };
+        let body = if queues { String::new() } else { format!("client {}", self.number) };
         match self.http.send(Method::PUT, &path, None, body, PATIENCE).await {
             Reply::Answer { status: 200, fence: Some(fence), .. } => return Some(fence),
-            Reply::Answer { status: 200, .. } => {}
+            Reply::Answer { status: 200 | 423, .. } => {}
             Reply::Answer { status: 500, body, .. } if body.starts_with(b"invalid session") => {
                 self.lost("an acquisition was answered that its session is gone");
             }
@@ -470,7 +475,8 @@ pub async fn audit(world: &World, shared: &Shared, servers: &[std::net::SocketAd
                 }
             }
             if let Some(session) = &session {
-                let path = format!("/v1/kv/{lock}?acquire={session}");
+                // Whoever waited before has no session any more.
+                let path = format!("/v1/lock/{lock}?session={session}&wait=10s");
                 let reply = http.send(Method::PUT, &path, None, String::new(), LONG).await;
                 if let Reply::Answer { status: 200, fence: Some(fence), .. } = reply {
                     let from = shared.lasts(&lock);

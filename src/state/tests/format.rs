@@ -1,6 +1,8 @@
 //! The bytes of everything that is stored, pinned. If one of these fails, the change would make existing data
 //! unreadable: give the type a new version and an upgrade, or for commands and replies, add at the end.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use uuid::Uuid;
 
@@ -37,6 +39,19 @@ fn entries_keep_their_format() {
         entry(Command::KvFenced { lock: "l".into(), fence: 300, key: "k".into(), verb }),
         "013c647c1200000c016cfb2c01016b0809",
     );
+    check(
+        entry(Command::LockQueue { lock: "l".into(), session: id(), wait: Duration::from_millis(300) }),
+        "011118df2d00000d016c100102030405060708090a0b0c0d0e0f1000fc00a3e111",
+    );
+    check(
+        entry(Command::LockCallOff { lock: "l".into(), session: id(), place: 300 }),
+        "018dc68f1900000e016c100102030405060708090a0b0c0d0e0f10fb2c01",
+    );
+    check(
+        entry(Command::LockRelease { lock: "l".into(), session: id(), fence: Some(300) }),
+        "01d0ae5d5e00000f016c100102030405060708090a0b0c0d0e0f1001fb2c01",
+    );
+    check(entry(Command::LockPass), "0110267c85000010");
     check(entry(Command::KvDeleteTree { prefix: "web/".into() }), "01b8083c3c000002047765622f");
 }
 
@@ -51,6 +66,11 @@ fn rows_keep_their_format() {
         modify_index: 300,
     };
     check(row, "0188ce35e401762a0101100102030405060708090a0b0c0d0e0f100402fb2c01");
+    check(
+        crate::state::queue::Waiter { session: id(), until: LogTime(300) },
+        "01b0172f56100102030405060708090a0b0c0d0e0f10fb2c01",
+    );
+    check(Response { revision: 1, reply: Reply::Queued { place: 300 } }, "010e56ea270108fb2c01");
     check(Tombstone { revision: 300, time: LogTime(5) }, "01882dda4ffb2c0105");
     check(Incarnation { watermark: 5, used: 6, time: LogTime(7) }, "01c2e2b813050607");
     check(Response { revision: 1, reply: Reply::Done(true) }, "0102f008c2010001");
@@ -68,7 +88,7 @@ fn rows_keep_their_format() {
             indexes: Indexes::default(),
             digest: 7 << 64,
         },
-        "0397214ee0020304050600000000000000fe00000000000000000700000000000000",
+        "04a812abbf02030405060000000000000000fe00000000000000000700000000000000",
     );
 }
 
@@ -104,5 +124,5 @@ fn digests_keep_their_meaning() {
     state.apply(1, &Entry { time: LogTime(9), request: Some(request), command: set("a", "1") }, &mut Vec::new());
     state.apply(1, &entry(set("b", "1")), &mut Vec::new());
     state.apply(1, &entry(Command::KvDelete { key: "b".into(), cas: None }), &mut Vec::new());
-    assert_eq!(format!("{:032x}", state.digest().0), "43d059ddac15cac0f0469f9ffd39edf9");
+    assert_eq!(format!("{:032x}", state.digest().0), "d0b6639b76d67ffdcc5fb096a7365978");
 }

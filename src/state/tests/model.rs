@@ -38,6 +38,8 @@ struct Model {
     sessions: BTreeMap<Uuid, Session>,
     /// Until when a key cannot be locked.
     delays: BTreeMap<Key, LogTime>,
+    /// Who waits for a key: place, session, until when.
+    queues: BTreeMap<Key, Vec<(u64, Uuid, LogTime)>>,
     revision: u64,
     time: LogTime,
     entries: u64,
@@ -91,14 +93,73 @@ impl Model {
         let next = self.revision.max(1) + 1;
         let mut touched = Vec::new();
         let mut changed = false;
+        let held_before: Vec<Key> =
+            self.rows.iter().filter(|(_, row)| row.holder.is_some()).map(|(k, _)| k.clone()).collect();
+        // What may be handed over by this command, if it is free then.
+        let mut candidates: Vec<Key> = Vec::new();
         let reply = match command {
+            Command::LockQueue { lock, session, wait } => {
+                let holder = self.holder(lock);
+                if !self.sessions.contains_key(session) {
+                    Reply::Refused(String::new())
+                } else if let Some(holder) = holder.filter(|holder| holder.session == *session) {
+                    Reply::Granted { fence: holder.fence }
+                } else if holder.is_none() && self.free_for(lock, *session) {
+                    self.grant(lock, *session, next, &mut touched);
+                    Reply::Granted { fence: next }
+                } else if wait.is_zero() {
+                    Reply::Done(false)
+                } else {
+                    let queue = self.queues.entry(lock.clone()).or_default();
+                    let until = self.time + *wait;
+                    changed = true;
+                    candidates.push(lock.clone());
+                    match queue.iter_mut().find(|waiter| waiter.1 == *session) {
+                        Some(waiter) => {
+                            waiter.2 = until;
+                            Reply::Queued { place: waiter.0 }
+                        }
+                        None => {
+                            queue.push((next, *session, until));
+                            Reply::Queued { place: next }
+                        }
+                    }
+                }
+            }
+            Command::LockCallOff { lock, session, place } => {
+                let queue = self.queues.entry(lock.clone()).or_default();
+                let before = queue.len();
+                queue.retain(|waiter| (waiter.0, waiter.1) != (*place, *session));
+                changed = queue.len() < before;
+                Reply::Done(changed)
+            }
+            Command::LockRelease { lock, session, fence } => {
+                let holds = |held: Holder| held.session == *session && fence.is_none_or(|fence| fence == held.fence);
+                let done = self.holder(lock).is_some_and(holds);
+                if done {
+                    let row = self.rows.get_mut(lock).unwrap();
+                    (row.holder, row.modified) = (None, next);
+                    touched.push(lock.clone());
+                }
+                Reply::Done(done)
+            }
+            Command::LockPass => {
+                for queue in self.queues.values_mut() {
+                    let before = queue.len();
+                    queue.retain(|waiter| waiter.2 > self.time);
+                    changed |= queue.len() < before;
+                }
+                candidates = self.queues.keys().cloned().collect();
+                candidates.sort_by_key(|lock| (self.delays.get(lock).copied(), lock.clone()));
+                Reply::Done(false)
+            }
             Command::KvAcquire { key, value, flags, session } => {
                 let old = self.rows.get(key).cloned();
                 let holder = old.as_ref().and_then(|row| row.holder);
                 if !self.sessions.contains_key(session) {
                     Reply::Refused(String::new())
                 } else if holder.is_some_and(|holder| holder.session != *session)
-                    || (holder.is_none() && self.delays.get(key).is_some_and(|until| *until > self.time))
+                    || (holder.is_none() && !self.free_for(key, *session))
                 {
                     Reply::Done(false)
                 } else {
@@ -112,6 +173,7 @@ impl Model {
                         self.rows.insert(key.clone(), row);
                         touched.push(key.clone());
                     }
+                    self.queues.entry(key.clone()).or_default().retain(|waiter| waiter.1 != *session);
                     Reply::Granted { fence }
                 }
             }
@@ -154,14 +216,43 @@ impl Model {
             }
             command => Reply::Done(self.write(command, next, &mut touched)),
         };
-        if changed || !touched.is_empty() {
+        candidates.extend(held_before.into_iter().filter(|key| self.holder(key).is_none()));
+        for lock in candidates {
+            let delayed = self.delays.get(&lock).is_some_and(|until| *until > self.time);
+            let first = self.queues.get(&lock).and_then(|queue| queue.first()).map(|waiter| waiter.1);
+            if let Some(first) = first.filter(|_| !delayed && self.holder(&lock).is_none()) {
+                self.grant(&lock, first, next, &mut touched);
+            }
+        }
+        changed |= !touched.is_empty();
+        if changed {
             self.revision = next;
         }
+        let reply = if *command == Command::LockPass { Reply::Done(changed) } else { reply };
         (Response { revision: self.revision, reply }, touched)
+    }
+
+    fn holder(&self, key: &Key) -> Option<Holder> {
+        self.rows.get(key).and_then(|row| row.holder)
+    }
+
+    fn free_for(&self, lock: &Key, session: Uuid) -> bool {
+        self.delays.get(lock).is_none_or(|until| *until <= self.time)
+            && self.queues.get(lock).and_then(|queue| queue.first()).is_none_or(|first| first.1 == session)
+    }
+
+    fn grant(&mut self, lock: &Key, session: Uuid, next: u64, touched: &mut Vec<Key>) {
+        let new = Row { value: Bytes::new(), flags: 0, created: next, modified: next, holder: None, locks: 0 };
+        let row = self.rows.entry(lock.clone()).or_insert(new);
+        (row.holder, row.modified) = (Some(Holder { session, fence: next }), next);
+        row.locks += 1;
+        self.queues.entry(lock.clone()).or_default().retain(|waiter| waiter.1 != session);
+        touched.push(lock.clone());
     }
 
     fn end(&mut self, id: Uuid, next: u64, touched: &mut Vec<Key>) -> bool {
         let Some(session) = self.sessions.remove(&id) else { return false };
+        self.queues.values_mut().for_each(|queue| queue.retain(|waiter| waiter.1 != id));
         let held: Vec<Key> = self
             .rows
             .iter()
@@ -265,12 +356,7 @@ fn draw() -> impl Strategy<Value = Draw> {
         2 => (key, 0..2u8, session(), proptest::option::of(1..30u64)).prop_map(|(key, value, session, fence)| {
             Command::KvRelease { key, value: Bytes::from(vec![value]), flags: 0, session, fence }
         }),
-        3 => (session(), any::<bool>(), 0..5u64).prop_map(|(id, delete, delay)| {
-            let behavior = if delete { Behavior::Delete } else { Behavior::Release };
-            let lock_delay = Duration::from_millis(delay);
-            let session = Session { node: NODE.into(), ttl: Duration::from_secs(10), behavior, lock_delay, ..Session::default() };
-            Command::SessionCreate { id, session }
-        }),
+        3 => (1..4u128, any::<bool>(), 0..5u128).prop_map(|(number, delete, delay)| create(number, delete, delay)),
         1 => session().prop_map(|id| Command::SessionDestroy { id }),
         1 => (session(), TERM - 1..TERM + 2).prop_map(|(id, term)| Command::SessionExpire { id, term }),
         1 => prefix.prop_map(|prefix| Command::KvDeleteTree { prefix }),
@@ -278,6 +364,36 @@ fn draw() -> impl Strategy<Value = Draw> {
     let sequence = prop_oneof![20 => 1..8u64, 1 => 4090..4110u64];
     let request = proptest::option::of((0..4u8, sequence, 0..4u64));
     (elapsed, request, command).prop_map(|(elapsed, request, command)| Draw { elapsed, request, command })
+}
+
+/// Few locks, many who want them.
+fn lock_draw() -> impl Strategy<Value = Draw> {
+    let key = proptest::sample::select(&KEYS[..2]).prop_map(Key::from);
+    let fence = proptest::option::of(1..30u64);
+    let command = prop_oneof![
+        8 => (key.clone(), session(), 0..9u64).prop_map(|(lock, session, wait)| {
+            Command::LockQueue { lock, session, wait: Duration::from_millis(wait) }
+        }),
+        5 => (key.clone(), session(), fence).prop_map(|(lock, session, fence)| Command::LockRelease { lock, session, fence }),
+        2 => (key.clone(), session(), 1..40u64)
+            .prop_map(|(lock, session, place)| Command::LockCallOff { lock, session, place }),
+        4 => Just(Command::LockPass),
+        3 => (key.clone(), session())
+            .prop_map(|(key, session)| Command::KvAcquire { key, value: Bytes::new(), flags: 0, session }),
+        3 => session().prop_map(|id| Command::SessionDestroy { id }),
+        4 => (1..4u128, any::<bool>(), 0..6u128).prop_map(|(number, delete, delay)| create(number, delete, delay)),
+        2 => key.clone().prop_map(|key| Command::KvDelete { key, cas: None }),
+        1 => key.prop_map(|prefix| Command::KvDeleteTree { prefix }),
+    ];
+    (0..3u64, command).prop_map(|(elapsed, command)| Draw { elapsed, request: None, command })
+}
+
+fn create(number: u128, delete: bool, delay: u128) -> Command {
+    let behavior = if delete { Behavior::Delete } else { Behavior::Release };
+    let lock_delay = Duration::from_millis(delay as u64);
+    let session =
+        Session { node: NODE.into(), ttl: Duration::from_secs(10), behavior, lock_delay, ..Session::default() };
+    Command::SessionCreate { id: Uuid::from_u128(number), session }
 }
 
 fn verb() -> impl Strategy<Value = KvVerb> {
@@ -311,7 +427,16 @@ fn compare_reads(state: &State, model: &Model) {
     assert!(sessions.iter().eq(model.sessions.keys()));
     let on_node: Vec<Uuid> = state.sessions().on_node(&NODE.to_uppercase()).map(|(id, _)| id).collect();
     assert_eq!(on_node, sessions);
+    let waiting = model.queues.values().flatten().count();
+    assert_eq!(state.queues().len(), waiting);
     for key in KEYS {
+        let queue: Vec<_> =
+            state.queues().of(&key.into()).map(|(place, waiter)| (place, waiter.session, waiter.until)).collect();
+        assert_eq!(queue, model.queues.get(&Key::from(key)).cloned().unwrap_or_default(), "the queue of {key}");
+        for id in (1..4).map(Uuid::from_u128) {
+            let place = queue.iter().find(|waiter| waiter.1 == id).map(|waiter| waiter.0);
+            assert_eq!(state.queues().place_of(&key.into(), id), place);
+        }
         let found = kv
             .get(key.as_bytes())
             .map(|row| (row.value.clone(), row.flags, row.create_index, row.modify_index, row.holder, row.lock_index));
@@ -385,6 +510,42 @@ fn check_rows(older: &State, newer: &State) {
     let loaded = load(merged).unwrap();
     assert_eq!(loaded.digest(), newer.digest());
     assert_eq!(indexes(&loaded), indexes(newer));
+    assert_eq!(loaded.next_due(), newer.next_due());
+}
+
+fn compare(draws: Vec<Draw>, reload: usize) {
+    let (mut state, mut model) = (State::default(), Model::default());
+    state.apply(TERM, &entry(register(NODE)), &mut Vec::new());
+    (model.revision, model.entries) = (state.revision(), state.entries());
+    let mut births = BTreeMap::new();
+    let mut older = state.clone();
+    for (n, draw) in draws.into_iter().enumerate() {
+        let request = draw.request.map(|request| writer(&mut births, &state, request));
+        let entry = Entry { time: LogTime(model.time.0 + draw.elapsed), request, command: draw.command };
+        let before = indexes(&state);
+        let mut touched = Vec::new();
+        let response = state.apply(TERM, &entry, &mut touched);
+        let (expected, keys) = model.apply(&entry);
+
+        assert_eq!(wordless(response.clone()), wordless(expected), "{entry:?}");
+        let found: Vec<Key> = touched
+            .iter()
+            .filter(|touched| touched.subject == Subject::Kv)
+            .map(|touched| touched.key.clone())
+            .collect();
+        assert!(touched.iter().all(|touched| touched.revision == response.revision));
+        assert_eq!(found, keys);
+        compare_reads(&state, &model);
+        check_indexes(&before, &state, &keys);
+        check_rows(&older, &state);
+        if n % 7 == 0 {
+            older = state.clone();
+        }
+        // From here on with a state that was loaded: nothing that matters may live outside the rows.
+        if n == reload {
+            state = load(rows(&state)).unwrap();
+        }
+    }
 }
 
 proptest! {
@@ -392,34 +553,12 @@ proptest! {
 
     #[test]
     fn the_state_does_what_the_model_does(draws in proptest::collection::vec(draw(), 1..60), reload in 0..60usize) {
-        let (mut state, mut model) = (State::default(), Model::default());
-        state.apply(TERM, &entry(register(NODE)), &mut Vec::new());
-        (model.revision, model.entries) = (state.revision(), state.entries());
-        let mut births = BTreeMap::new();
-        let mut older = state.clone();
-        for (n, draw) in draws.into_iter().enumerate() {
-            let request = draw.request.map(|request| writer(&mut births, &state, request));
-            let entry = Entry { time: LogTime(model.time.0 + draw.elapsed), request, command: draw.command };
-            let before = indexes(&state);
-            let mut touched = Vec::new();
-            let response = state.apply(TERM, &entry, &mut touched);
-            let (expected, keys) = model.apply(&entry);
+        compare(draws, reload);
+    }
 
-            assert_eq!(wordless(response.clone()), wordless(expected), "{entry:?}");
-            let found: Vec<Key> =
-                touched.iter().filter(|touched| touched.subject == Subject::Kv).map(|touched| touched.key.clone()).collect();
-            assert!(touched.iter().all(|touched| touched.revision == response.revision));
-            assert_eq!(found, keys);
-            compare_reads(&state, &model);
-            check_indexes(&before, &state, &keys);
-            check_rows(&older, &state);
-            if n % 7 == 0 {
-                older = state.clone();
-            }
-            // From here on with a state that was loaded: nothing that matters may live outside the rows.
-            if n == reload {
-                state = load(rows(&state)).unwrap();
-            }
-        }
+    #[test]
+    fn locks_and_queues_do_what_the_model_does(draws in proptest::collection::vec(lock_draw(), 1..60), reload in 0..60usize) {
+        let sessions = (1..4u128).map(|number| Draw { elapsed: 0, request: None, command: create(number, number % 2 == 0, number) });
+        compare(sessions.chain(draws).collect(), reload);
     }
 }

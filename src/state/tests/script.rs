@@ -7,6 +7,8 @@
 //! get KEY      list PREFIX [after=KEY] reads
 //! index [PREFIX]                       the index of a list; without a prefix, of the table
 //! acquire KEY SESSION [VALUE] [flags=N]         release KEY SESSION [VALUE] [flags=N] [fence=N]
+//! lock KEY SESSION [wait=SECONDS]      call-off KEY SESSION place=N      let-go KEY SESSION [fence=N]      pass
+//! queue KEY    due                     reads: who waits; when `pass` has something to do
 //! session NAME node=N [ttl=SECONDS] [delay=SECONDS] [behavior=delete] [checks=ID/…] [service-checks=ID/…]
 //! destroy NAME       expire NAME term=N         entries are of term 1 until `term N` says otherwise
 //! sessions           standing NAME              reads
@@ -50,8 +52,10 @@ impl goldenscript::Runner for Runner {
     fn run(&mut self, line: &Line) -> Output {
         let mut args = line.consume_args();
         let output = match line.name.as_str() {
-            "put" | "delete" | "delete-tree" | "fenced" | "acquire" | "release" | "session" | "destroy" | "expire"
-            | "node" | "service" | "check" | "deregister" | "txn" => return self.write(line),
+            "put" | "delete" | "delete-tree" | "fenced" | "lock" | "call-off" | "let-go" | "pass" | "acquire"
+            | "release" | "session" | "destroy" | "expire" | "node" | "service" | "check" | "deregister" | "txn" => {
+                return self.write(line);
+            }
             "read-txn" => {
                 let operations = operations(&mut args)?;
                 match self.state.read_transaction(&operations) {
@@ -63,6 +67,14 @@ impl goldenscript::Runner for Runner {
                 self.term = args.next_pos().ok_or("which term?")?.value.parse()?;
                 String::new()
             }
+            "queue" => {
+                let lock = Key::from(&*args.next_pos().ok_or("of what?")?.value);
+                let show = |(place, waiter): (u64, &std::sync::Arc<queue::Waiter>)| {
+                    format!("{} at {place} until {} ms\n", name_of(waiter.session), waiter.until.0)
+                };
+                self.state.queues().of(&lock).map(show).collect()
+            }
+            "due" => self.state.next_due().map_or("never".into(), |due| format!("{} ms", due.0)),
             "sessions" => {
                 let show = |(id, row): (Uuid, &std::sync::Arc<SessionRow>)| {
                     format!("{} on {} created {}\n", name_of(id), row.session.node, row.create_index)
@@ -160,6 +172,7 @@ impl Runner {
             Reply::Done(done) => done.to_string(),
             Reply::FencedOff { current: Some(fence) } => format!("fenced off (held under {fence})"),
             Reply::FencedOff { current: None } => "fenced off (not held)".into(),
+            Reply::Queued { place } => format!("waits at {place}"),
             Reply::Forgotten => "forgotten".into(),
             Reply::Refused(why) => format!("refused ({why})"),
         };
@@ -168,6 +181,7 @@ impl Runner {
             assert_eq!(touched.revision, response.revision);
             let what = match touched.subject {
                 Subject::Kv => touched.key.to_string(),
+                Subject::Lock => format!("queue:{}", touched.key),
                 Subject::Session => format!("session:{}", name_of(Uuid::from_slice(touched.key.as_bytes())?)),
                 other => format!("{other:?}:{}", touched.key).replace('\0', "|"),
             };
@@ -237,6 +251,19 @@ fn command(name: &str, args: Args<'_, '_>) -> Parsed<Command> {
             let txn::Operation::Kv { key, verb } = operation(&next(args)?)? else { return Err("of no key".into()) };
             Command::KvFenced { lock, fence, key, verb }
         }
+        "lock" => {
+            let (lock, session) = (Key::from(&*next(args)?), id_of(&next(args)?));
+            Command::LockQueue { lock, session, wait: seconds(args, "wait")? }
+        }
+        "call-off" => {
+            let (lock, session) = (Key::from(&*next(args)?), id_of(&next(args)?));
+            Command::LockCallOff { lock, session, place: args.lookup_parse("place")?.ok_or("which place?")? }
+        }
+        "let-go" => {
+            let (lock, session) = (Key::from(&*next(args)?), id_of(&next(args)?));
+            Command::LockRelease { lock, session, fence: args.lookup_parse("fence")? }
+        }
+        "pass" => Command::LockPass,
         "acquire" => {
             let (key, session) = (Key::from(&*next(args)?), id_of(&next(args)?));
             Command::KvAcquire { key, session, value: value(args), flags }
@@ -405,7 +432,20 @@ fn show(row: &KvRow) -> String {
 }
 
 fn show_stored(row: &StoredRow) -> String {
-    let tables = ["header", "kv", "tombstone", "incarnation", "answer", "session", "delay", "node", "service", "check"];
+    let tables = [
+        "header",
+        "kv",
+        "tombstone",
+        "incarnation",
+        "answer",
+        "session",
+        "delay",
+        "node",
+        "service",
+        "check",
+        "root",
+        "waiter",
+    ];
     let table = tables[usize::from(row.table)];
     let key = row.key.escape_ascii().to_string().replace("\\x00", "");
     let removed = if row.row.is_none() { " removed" } else { "" };
@@ -445,6 +485,11 @@ fn session_scripts() {
 #[test]
 fn lock_scripts() {
     run("lock");
+}
+
+#[test]
+fn queue_scripts() {
+    run("queue");
 }
 
 #[test]

@@ -1,0 +1,169 @@
+//! Queued locks for the edges, on any server (G6).
+//!
+//! The log keeps the queues and hands over ([`state::queue`](crate::state::Queues)). Here a request waits for its turn, and is called off
+//! when its client hangs up; and the leader lets time pass in the queues.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::Agent;
+use super::watch::Scope;
+use crate::error::{Error, Result};
+use crate::limits;
+use crate::raft::Raft;
+use crate::state::{Command, Key, Reply, RequestId, Subject, Touched};
+use crate::world::World;
+
+/// A lock that is held now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// The fence that it is held under, which is the revision that granted it (G2).
+    pub fence: u64,
+}
+
+impl Agent {
+    /// Waits for a lock, in its queue. `None` if somebody else still holds it, or waits before, when the wait ends: by log
+    /// time, which stands still while there is no leader. A session has one place: to ask again, here or elsewhere, goes on waiting
+    /// there. Dropped while it waits, it gives up its place; when `stopping` is ready first it keeps it.
+    ///
+    /// # Errors
+    /// As [`Agent::write`]; [`Error::Request`] if the session does not exist, or not any more.
+    pub async fn lock(
+        &self,
+        request: Option<RequestId>,
+        lock: Key,
+        session: Uuid,
+        wait: Duration,
+        stopping: impl Future<Output = ()>,
+    ) -> Result<Option<Held>> {
+        let asked = self.write(request, Command::LockQueue { lock: lock.clone(), session, wait }).await?;
+        let place = match asked.reply {
+            Reply::Granted { fence } => return Ok(Some(Held { fence })),
+            Reply::Done(_) => return Ok(None),
+            Reply::Queued { place } => place,
+            Reply::Refused(why) => return Err(Error::Request(why)),
+            other => return Err(Error::Unknown(format!("the session may or may not wait for the lock: {other:?}"))),
+        };
+        let mut line = InLine { agent: self.clone(), lock, session, place, over: false };
+        let turn = async {
+            // However late log time is.
+            let turn = self.inner.world.timeout(wait + limits::LEADER_WAIT, line.turn(asked.revision)).await;
+            turn.unwrap_or_else(|| {
+                Err(Error::Unknown("no leader ends this wait for a lock: it may be granted yet".into()))
+            })
+        };
+        let (turn, over) = tokio::select! {
+            biased;
+            turn = turn => { let over = turn.is_ok(); (turn, over) }
+            () = stopping => (Err(Error::Retry("This server is shutting down; repeat the request at another one".into())), true),
+        };
+        line.over = over;
+        turn
+    }
+
+    /// Lets go of a lock; `false` if the session does not hold it, or not under that fence (G5).
+    ///
+    /// # Errors
+    /// As [`Agent::write`].
+    pub async fn unlock(
+        &self,
+        request: Option<RequestId>,
+        lock: Key,
+        session: Uuid,
+        fence: Option<u64>,
+    ) -> Result<Reply> {
+        Ok(self.write(request, Command::LockRelease { lock, session, fence }).await?.reply)
+    }
+}
+
+/// A place in a queue. Dropped before its turn, it is given up.
+struct InLine {
+    agent: Agent,
+    lock: Key,
+    session: Uuid,
+    place: u64,
+    over: bool,
+}
+
+impl InLine {
+    /// Until it is this place's turn, or not any more.
+    async fn turn(&self, since: u64) -> Result<Option<Held>> {
+        let inner = &self.agent.inner;
+        // First the wait, then the look: nothing can fall between.
+        let wait = inner.watch.wait(Scope::Key(Subject::Lock, self.lock.clone()))?;
+        loop {
+            let view = inner.raft.view();
+            let state = &view.state;
+            // This server may not have applied yet what the leader has.
+            let there = state.revision() >= since;
+            if there && state.queues().place_of(&self.lock, self.session) != Some(self.place) {
+                let holder = state.kv().get(self.lock.as_bytes()).and_then(|row| row.holder);
+                if let Some(holder) = holder.filter(|holder| holder.session == self.session) {
+                    return Ok(Some(Held { fence: holder.fence }));
+                }
+                if state.sessions().get(self.session).is_none() {
+                    return Err(Error::Request(format!("invalid session \"{}\": it has ended", self.session)));
+                }
+                return Ok(None);
+            }
+            wait.changed().await;
+        }
+    }
+}
+
+impl Drop for InLine {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let command = Command::LockCallOff { lock: self.lock.clone(), session: self.session, place: self.place };
+        let agent = self.agent.clone();
+        self.agent.inner.world.spawn(async move {
+            // If it fails, the place is given up by itself when its time is over.
+            if let Err(error) = agent.write(None, command).await {
+                tracing::debug!(%error, "a wait for a lock was not called off");
+            }
+        });
+    }
+}
+
+/// Has time pass in the queues while this server leads, until it stops.
+pub(super) async fn keep_time(world: World, raft: Raft, changed: Arc<Notify>) {
+    loop {
+        let term = raft.leads_in();
+        tokio::select! {
+            () = raft.leads_no_more_in(term) => {}
+            () = pass(&world, &raft, &changed, term) => {}
+        }
+    }
+}
+
+/// Proposes that time has passed whenever that makes a difference. Never ends.
+async fn pass(world: &World, raft: &Raft, changed: &Notify, term: Option<u64>) {
+    let Some(term) = term else { return std::future::pending().await };
+    loop {
+        let due = raft.view().state.next_due();
+        let (Some(due), Some(now)) = (due, raft.log_time(term)) else {
+            changed.notified().await;
+            continue;
+        };
+        if now < due {
+            let left = Duration::from_millis(due.0 - now.0);
+            let _ = world.timeout(left, changed.notified()).await;
+        } else if !raft.is_writable() {
+            world.sleep(limits::FULL_DISK_RETRY).await;
+        } else if let Err(error) = raft.propose_in(term, Command::LockPass).await {
+            tracing::debug!(%error, "time does not pass in the queues of locks");
+            world.sleep(limits::EXPIRY_RETRY).await;
+        }
+    }
+}
+
+/// Whether a change may bring something nearer that time does to queues.
+pub(super) fn concerns(touched: Option<&[Touched]>) -> bool {
+    touched.is_none_or(|touched| touched.iter().any(|change| change.subject == Subject::Lock))
+}
