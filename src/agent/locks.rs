@@ -48,10 +48,10 @@ impl Agent {
             Reply::Refused(why) => return Err(Error::Request(why)),
             other => return Err(Error::Unknown(format!("the session may or may not wait for the lock: {other:?}"))),
         };
-        let mut line = InLine { agent: self.clone(), lock, session, place, over: false };
+        let mut line = InLine { agent: self.clone(), lock, session, place, asked: asked.revision, over: false };
         let turn = async {
             // However late log time is.
-            let turn = self.inner.world.timeout(wait + limits::LEADER_WAIT, line.turn(asked.revision)).await;
+            let turn = self.inner.world.timeout(wait + limits::LEADER_WAIT, line.turn()).await;
             turn.unwrap_or_else(|| {
                 Err(Error::Unknown("no leader ends this wait for a lock: it may be granted yet".into()))
             })
@@ -86,12 +86,14 @@ struct InLine {
     lock: Key,
     session: Uuid,
     place: u64,
+    /// Revision of the request that got it.
+    asked: u64,
     over: bool,
 }
 
 impl InLine {
     /// Until it is this place's turn, or not any more.
-    async fn turn(&self, since: u64) -> Result<Option<Held>> {
+    async fn turn(&self) -> Result<Option<Held>> {
         let inner = &self.agent.inner;
         // First the wait, then the look: nothing can fall between.
         let wait = inner.watch.wait(Scope::Key(Subject::Lock, self.lock.clone()))?;
@@ -99,7 +101,7 @@ impl InLine {
             let view = inner.raft.view();
             let state = &view.state;
             // This server may not have applied yet what the leader has.
-            let there = state.revision() >= since;
+            let there = state.revision() >= self.asked;
             if there && state.queues().place_of(&self.lock, self.session) != Some(self.place) {
                 let holder = state.kv().get(self.lock.as_bytes()).and_then(|row| row.holder);
                 if let Some(holder) = holder.filter(|holder| holder.session == self.session) {
@@ -120,7 +122,7 @@ impl Drop for InLine {
         if self.over {
             return;
         }
-        let command = Command::LockCallOff { lock: self.lock.clone(), session: self.session, place: self.place };
+        let command = Command::LockCallOff { lock: self.lock.clone(), session: self.session, asked: self.asked };
         let agent = self.agent.clone();
         self.agent.inner.world.spawn(async move {
             // If it fails, the place is given up by itself when its time is over.

@@ -169,8 +169,8 @@ pub enum Command {
         lock: Key,
         /// The session.
         session: Uuid,
-        /// Its place.
-        place: u64,
+        /// The revision of the request that is called off. One that was repeated since waits on.
+        asked: u64,
     },
     /// Has a session let go of a lock, whose value stays.
     LockRelease {

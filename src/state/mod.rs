@@ -216,7 +216,7 @@ impl State {
                 self.kv.write(key, verb, step)?
             }
             Command::LockQueue { lock, session, wait } => return self.queue_for(lock, *session, *wait, step),
-            Command::LockCallOff { lock, session, place } => self.call_off(lock, *session, *place, step),
+            Command::LockCallOff { lock, session, asked } => self.call_off(lock, *session, *asked, step),
             Command::LockRelease { lock, session, fence } => self.kv.free(lock, (*session, *fence), step)?,
             Command::LockPass => self.pass_locks(step)?,
         };

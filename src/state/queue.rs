@@ -27,6 +27,8 @@ pub struct Waiter {
     pub session: Uuid,
     /// First moment of log time at which it waits no more.
     pub until: LogTime,
+    /// Revision at which it asked last. A request that was repeated is called off no more: the repeat waits.
+    pub asked: u64,
 }
 
 impl Stored for Waiter {
@@ -40,6 +42,7 @@ impl Row for Waiter {
     fn fields(&self, hash: &mut RowHash) {
         hash.bytes(self.session.as_bytes());
         hash.number(self.until.0);
+        hash.number(self.asked);
     }
 }
 
@@ -172,20 +175,21 @@ impl State {
             }
             None => step.revision,
         };
-        self.queues.put(row_key(lock, place), Waiter { session, until: step.time + wait });
+        self.queues.put(row_key(lock, place), Waiter { session, until: step.time + wait, asked: step.revision });
         step.touch(Subject::Lock, lock.clone());
         // It may be free by now, for somebody who came before; or only delayed.
         self.hand_over(lock, step)?;
         Ok(Reply::Queued { place })
     }
 
-    /// Takes a waiter out of a queue; `false` if it is not at that place any more.
-    pub(super) fn call_off(&mut self, lock: &Key, session: Uuid, place: u64, step: &mut Step<'_>) -> bool {
-        let waits = self.queues.place_of(lock, session) == Some(place);
-        if waits {
-            self.leave(&row_key(lock, place), step);
+    /// Takes a waiter out of a queue, unless it has asked again since; `false` if it waits on, or does not wait.
+    pub(super) fn call_off(&mut self, lock: &Key, session: Uuid, asked: u64, step: &mut Step<'_>) -> bool {
+        let Some(key) = self.queues.place_of(lock, session).map(|place| row_key(lock, place)) else { return false };
+        let latest = self.queues.rows.get(key.as_bytes()).is_some_and(|waiter| waiter.asked == asked);
+        if latest {
+            self.leave(&key, step);
         }
-        waits
+        latest
     }
 
     /// Whether a session may be given a lock that is free: no delay holds, and nobody waits before it.

@@ -44,7 +44,7 @@ fn entries_keep_their_format() {
         "011118df2d00000d016c100102030405060708090a0b0c0d0e0f1000fc00a3e111",
     );
     check(
-        entry(Command::LockCallOff { lock: "l".into(), session: id(), place: 300 }),
+        entry(Command::LockCallOff { lock: "l".into(), session: id(), asked: 300 }),
         "018dc68f1900000e016c100102030405060708090a0b0c0d0e0f10fb2c01",
     );
     check(
@@ -67,8 +67,8 @@ fn rows_keep_their_format() {
     };
     check(row, "0188ce35e401762a0101100102030405060708090a0b0c0d0e0f100402fb2c01");
     check(
-        crate::state::queue::Waiter { session: id(), until: LogTime(300) },
-        "01b0172f56100102030405060708090a0b0c0d0e0f10fb2c01",
+        crate::state::queue::Waiter { session: id(), until: LogTime(300), asked: 7 },
+        "01646af434100102030405060708090a0b0c0d0e0f10fb2c0107",
     );
     check(Response { revision: 1, reply: Reply::Queued { place: 300 } }, "010e56ea270108fb2c01");
     check(Tombstone { revision: 300, time: LogTime(5) }, "01882dda4ffb2c0105");

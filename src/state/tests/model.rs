@@ -38,8 +38,8 @@ struct Model {
     sessions: BTreeMap<Uuid, Session>,
     /// Until when a key cannot be locked.
     delays: BTreeMap<Key, LogTime>,
-    /// Who waits for a key: place, session, until when.
-    queues: BTreeMap<Key, Vec<(u64, Uuid, LogTime)>>,
+    /// Who waits for a key: place, session, until when, when it asked last.
+    queues: BTreeMap<Key, Vec<(u64, Uuid, LogTime, u64)>>,
     revision: u64,
     time: LogTime,
     entries: u64,
@@ -116,20 +116,20 @@ impl Model {
                     candidates.push(lock.clone());
                     match queue.iter_mut().find(|waiter| waiter.1 == *session) {
                         Some(waiter) => {
-                            waiter.2 = until;
+                            (waiter.2, waiter.3) = (until, next);
                             Reply::Queued { place: waiter.0 }
                         }
                         None => {
-                            queue.push((next, *session, until));
+                            queue.push((next, *session, until, next));
                             Reply::Queued { place: next }
                         }
                     }
                 }
             }
-            Command::LockCallOff { lock, session, place } => {
+            Command::LockCallOff { lock, session, asked } => {
                 let queue = self.queues.entry(lock.clone()).or_default();
                 let before = queue.len();
-                queue.retain(|waiter| (waiter.0, waiter.1) != (*place, *session));
+                queue.retain(|waiter| (waiter.3, waiter.1) != (*asked, *session));
                 changed = queue.len() < before;
                 Reply::Done(changed)
             }
@@ -376,7 +376,7 @@ fn lock_draw() -> impl Strategy<Value = Draw> {
         }),
         5 => (key.clone(), session(), fence).prop_map(|(lock, session, fence)| Command::LockRelease { lock, session, fence }),
         2 => (key.clone(), session(), 1..40u64)
-            .prop_map(|(lock, session, place)| Command::LockCallOff { lock, session, place }),
+            .prop_map(|(lock, session, asked)| Command::LockCallOff { lock, session, asked }),
         4 => Just(Command::LockPass),
         3 => (key.clone(), session())
             .prop_map(|(key, session)| Command::KvAcquire { key, value: Bytes::new(), flags: 0, session }),
@@ -430,8 +430,11 @@ fn compare_reads(state: &State, model: &Model) {
     let waiting = model.queues.values().flatten().count();
     assert_eq!(state.queues().len(), waiting);
     for key in KEYS {
-        let queue: Vec<_> =
-            state.queues().of(&key.into()).map(|(place, waiter)| (place, waiter.session, waiter.until)).collect();
+        let queue: Vec<_> = state
+            .queues()
+            .of(&key.into())
+            .map(|(place, waiter)| (place, waiter.session, waiter.until, waiter.asked))
+            .collect();
         assert_eq!(queue, model.queues.get(&Key::from(key)).cloned().unwrap_or_default(), "the queue of {key}");
         for id in (1..4).map(Uuid::from_u128) {
             let place = queue.iter().find(|waiter| waiter.1 == id).map(|waiter| waiter.0);

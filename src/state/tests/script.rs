@@ -7,7 +7,7 @@
 //! get KEY      list PREFIX [after=KEY] reads
 //! index [PREFIX]                       the index of a list; without a prefix, of the table
 //! acquire KEY SESSION [VALUE] [flags=N]         release KEY SESSION [VALUE] [flags=N] [fence=N]
-//! lock KEY SESSION [wait=SECONDS]      call-off KEY SESSION place=N      let-go KEY SESSION [fence=N]      pass
+//! lock KEY SESSION [wait=SECONDS]      call-off KEY SESSION asked=N      let-go KEY SESSION [fence=N]      pass
 //! queue KEY    due                     reads: who waits; when `pass` has something to do
 //! session NAME node=N [ttl=SECONDS] [delay=SECONDS] [behavior=delete] [checks=ID/…] [service-checks=ID/…]
 //! destroy NAME       expire NAME term=N         entries are of term 1 until `term N` says otherwise
@@ -257,7 +257,7 @@ fn command(name: &str, args: Args<'_, '_>) -> Parsed<Command> {
         }
         "call-off" => {
             let (lock, session) = (Key::from(&*next(args)?), id_of(&next(args)?));
-            Command::LockCallOff { lock, session, place: args.lookup_parse("place")?.ok_or("which place?")? }
+            Command::LockCallOff { lock, session, asked: args.lookup_parse("asked")?.ok_or("which request?")? }
         }
         "let-go" => {
             let (lock, session) = (Key::from(&*next(args)?), id_of(&next(args)?));
