@@ -9,10 +9,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Method;
 use quorate::world::World;
 use uuid::Uuid;
 
-use super::http::Http;
+use super::http::{Http, Reply};
 use super::registers::{Ask, Kind, Put};
 use super::{Phase, Shared};
 use crate::cluster::RESPAWN;
@@ -23,6 +24,10 @@ use crate::world::hold;
 
 /// How long a patient client waits for an answer: longer than a server may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Of a thousand operations, so many list keys.
+const LISTS: u64 = 60;
+/// Under which name a list of keys is in the history: no register has it.
+const LIST: &str = "list";
 /// How often a read in calm is sent: a server that was told to stop in the storm may do so only now.
 const AUDIT_ATTEMPTS: u32 = 4;
 /// How often a write with a request id is sent before the client gives up.
@@ -98,6 +103,10 @@ pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, rn
     let mut left = mix.most.unwrap_or(u32::MAX);
     while client.shared.phase() == Phase::Storm && left > 0 {
         left -= 1;
+        if client.rng.chance(LISTS) {
+            client.list().await;
+            continue;
+        }
         let key = client.rng.pick(&keys).clone();
         let call = client.choose(&key, &mix);
         let hurried = client.rng.chance(mix.abandons);
@@ -213,6 +222,21 @@ impl Client {
             self.world.sleep(pause).await;
         }
         outcome
+    }
+
+    /// Lists keys. What it looks at is the index alone, which must never go back, whatever was deleted meanwhile (R4).
+    async fn list(&mut self) {
+        let place = hold(&self.shared.history).begin(self.number, LIST, Call::Get);
+        let reply = self.http.send(Method::GET, "/v1/kv/k?keys", None, String::new(), PATIENCE).await;
+        let outcome = match reply {
+            Reply::Answer { status: 200 | 404, index, .. } => Outcome::Read { found: None, index },
+            _ => Outcome::Failed,
+        };
+        event!("outcome", "{LIST} {outcome:?}");
+        hold(&self.shared.history).end(place, outcome);
+        if outcome == Outcome::Failed {
+            self.turn();
+        }
     }
 
     async fn read(&mut self, key: &str, patience: Duration) -> Outcome {
