@@ -40,15 +40,14 @@ impl Agent {
         wait: Duration,
         stopping: impl Future<Output = ()>,
     ) -> Result<Option<Held>> {
-        let asked = self.write(request, Command::LockQueue { lock: lock.clone(), session, wait }).await?;
-        let place = match asked.reply {
-            Reply::Granted { fence } => return Ok(Some(Held { fence })),
-            Reply::Done(_) => return Ok(None),
-            Reply::Queued { place } => place,
-            Reply::Refused(why) => return Err(Error::Request(why)),
-            other => return Err(Error::Unknown(format!("the session may or may not wait for the lock: {other:?}"))),
+        // A task of its own, which is not dropped with the request: what became of it must be known to be called off.
+        let agent = self.clone();
+        let asked = self.inner.world.spawn(async move { agent.join(request, lock, session, wait).await }).await;
+        let mut line = match asked.unwrap_or_else(|_| Err(Error::Unknown("this server has stopped".into())))? {
+            Asked::Held(held) => return Ok(Some(held)),
+            Asked::Refused => return Ok(None),
+            Asked::Waits(line) => line,
         };
-        let mut line = InLine { agent: self.clone(), lock, session, place, asked: asked.revision, over: false };
         let turn = async {
             // However late log time is.
             let turn = self.inner.world.timeout(wait + limits::LEADER_WAIT, line.turn()).await;
@@ -56,13 +55,28 @@ impl Agent {
                 Err(Error::Unknown("no leader ends this wait for a lock: it may be granted yet".into()))
             })
         };
-        let (turn, over) = tokio::select! {
+        let (turn, keeps) = tokio::select! {
             biased;
-            turn = turn => { let over = turn.is_ok(); (turn, over) }
-            () = stopping => (Err(Error::Retry("This server is shutting down; repeat the request at another one".into())), true),
+            turn = turn => (turn, false),
+            () = stopping => {
+                (Err(Error::Retry("This server is shutting down; repeat the request at another one".into())), true)
+            }
         };
-        line.over = over;
+        line.over = keeps || turn.is_ok();
         turn
+    }
+
+    async fn join(self, request: Option<RequestId>, lock: Key, session: Uuid, wait: Duration) -> Result<Asked> {
+        let asked = self.write(request, Command::LockQueue { lock: lock.clone(), session, wait }).await?;
+        match asked.reply {
+            Reply::Granted { fence } => Ok(Asked::Held(Held { fence })),
+            Reply::Done(_) => Ok(Asked::Refused),
+            Reply::Queued { place } => {
+                Ok(Asked::Waits(InLine { agent: self, lock, session, place, asked: asked.revision, over: false }))
+            }
+            Reply::Refused(why) => Err(Error::Request(why)),
+            other => Err(Error::Unknown(format!("the session may or may not wait for the lock: {other:?}"))),
+        }
     }
 
     /// Lets go of a lock; `false` if the session does not hold it, or not under that fence (G5).
@@ -78,6 +92,13 @@ impl Agent {
     ) -> Result<Reply> {
         Ok(self.write(request, Command::LockRelease { lock, session, fence }).await?.reply)
     }
+}
+
+/// What came of asking for a lock.
+enum Asked {
+    Held(Held),
+    Refused,
+    Waits(InLine),
 }
 
 /// A place in a queue. Dropped before its turn, it is given up.
