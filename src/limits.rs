@@ -132,7 +132,7 @@ pub const TOMBSTONE_TTL: Duration = Duration::from_secs(15 * 60);
 pub const MAX_TOMBSTONES: usize = 100_000;
 /// Lock-delays that one entry ends; the rest stays due and holds nothing back.
 pub const DUE_DELAYS: usize = 256;
-/// Sessions that wait for locks, over all locks: a row of about a hundred bytes each.
+/// Sessions that wait for locks, over all locks: each is a row.
 pub const MAX_WAITERS: usize = 100_000;
 /// The longest that one request waits for a lock; it may be repeated, and keeps its place.
 pub const MAX_LOCK_WAIT: Duration = MAX_QUERY_TIME;
@@ -172,8 +172,8 @@ pub const REQUEST_MEMORY: Duration = Duration::from_secs(10 * 60);
 
 // --- The log ----------------------------------------------------------------------------------------------------------
 
-/// Size of a log segment on disk; `raft_logstore.wal.segment_size_mb` changes it. Half of Consul's default, as four of them
-/// are there at most times.
+/// Size of a log segment on disk; `raft_logstore.wal.segment_size_mb` changes it. Half of Consul's default, as two of
+/// them are there for an empty log, and two more are kept for reuse.
 pub const SEGMENT_BYTES: usize = 32 * MIB;
 /// The smallest that may be chosen: [`MAX_ENTRY`] fits, whatever other servers admit.
 pub const MIN_SEGMENT_BYTES: usize = 8 * MIB;

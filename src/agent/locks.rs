@@ -18,16 +18,10 @@ use crate::raft::Raft;
 use crate::state::{Command, Key, Reply, RequestId, Subject, Touched};
 use crate::world::World;
 
-/// A lock that is held now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Held {
-    /// The fence that it is held under, which is the revision that granted it (G2).
-    pub fence: u64,
-}
-
 impl Agent {
-    /// Waits for a lock, in its queue. `None` if somebody else still holds it, or waits before, when the wait ends: by log
-    /// time, which stands still while there is no leader. A session has one place: to ask again, here or elsewhere, goes on waiting
+    /// Waits for a lock, in its queue; the fence that it is held under then. `None` if somebody else still holds it, or waits
+    /// before, when the wait ends: by log time, which stands still while there is no leader. Without a `wait` it is as long as a
+    /// blocking query's; zero asks once. A session has one place: to ask again, here or elsewhere, goes on waiting
     /// there. Dropped while it waits, it gives up its place; when `stopping` is ready first it keeps it.
     ///
     /// # Errors
@@ -37,14 +31,16 @@ impl Agent {
         request: Option<RequestId>,
         lock: Key,
         session: Uuid,
-        wait: Duration,
+        wait: Option<Duration>,
         stopping: impl Future<Output = ()>,
-    ) -> Result<Option<Held>> {
+    ) -> Result<Option<u64>> {
+        let settings = &self.inner.settings;
+        let wait = wait.unwrap_or(settings.default_query_time).min(settings.max_query_time).min(limits::MAX_LOCK_WAIT);
         // A task of its own, which is not dropped with the request: what became of it must be known to be called off.
         let agent = self.clone();
         let asked = self.inner.world.spawn(async move { agent.join(request, lock, session, wait).await }).await;
         let mut line = match asked.unwrap_or_else(|_| Err(Error::Unknown("this server has stopped".into())))? {
-            Asked::Held(held) => return Ok(Some(held)),
+            Asked::Held(fence) => return Ok(Some(fence)),
             Asked::Refused => return Ok(None),
             Asked::Waits(line) => line,
         };
@@ -69,7 +65,7 @@ impl Agent {
     async fn join(self, request: Option<RequestId>, lock: Key, session: Uuid, wait: Duration) -> Result<Asked> {
         let asked = self.write(request, Command::LockQueue { lock: lock.clone(), session, wait }).await?;
         match asked.reply {
-            Reply::Granted { fence } => Ok(Asked::Held(Held { fence })),
+            Reply::Granted { fence } => Ok(Asked::Held(fence)),
             Reply::Done(_) => Ok(Asked::Refused),
             Reply::Queued { place } => {
                 Ok(Asked::Waits(InLine { agent: self, lock, session, place, asked: asked.revision, over: false }))
@@ -78,25 +74,12 @@ impl Agent {
             other => Err(Error::Unknown(format!("the session may or may not wait for the lock: {other:?}"))),
         }
     }
-
-    /// Lets go of a lock; `false` if the session does not hold it, or not under that fence (G5).
-    ///
-    /// # Errors
-    /// As [`Agent::write`].
-    pub async fn unlock(
-        &self,
-        request: Option<RequestId>,
-        lock: Key,
-        session: Uuid,
-        fence: Option<u64>,
-    ) -> Result<Reply> {
-        Ok(self.write(request, Command::LockRelease { lock, session, fence }).await?.reply)
-    }
 }
 
 /// What came of asking for a lock.
 enum Asked {
-    Held(Held),
+    /// Under this fence.
+    Held(u64),
     Refused,
     Waits(InLine),
 }
@@ -114,7 +97,7 @@ struct InLine {
 
 impl InLine {
     /// Until it is this place's turn, or not any more.
-    async fn turn(&self) -> Result<Option<Held>> {
+    async fn turn(&self) -> Result<Option<u64>> {
         let inner = &self.agent.inner;
         // First the wait, then the look: nothing can fall between.
         let wait = inner.watch.wait(Scope::Key(Subject::Lock, self.lock.clone()))?;
@@ -126,7 +109,7 @@ impl InLine {
             if there && state.queues().place_of(&self.lock, self.session) != Some(self.place) {
                 let holder = state.kv().get(self.lock.as_bytes()).and_then(|row| row.holder);
                 if let Some(holder) = holder.filter(|holder| holder.session == self.session) {
-                    return Ok(Some(Held { fence: holder.fence }));
+                    return Ok(Some(holder.fence));
                 }
                 if state.sessions().get(self.session).is_none() {
                     return Err(Error::Request(format!("invalid session \"{}\": it has ended", self.session)));

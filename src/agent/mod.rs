@@ -31,7 +31,6 @@ use crate::state::{Command, RequestId, Response, State, Touched};
 use crate::world::{Task, World};
 
 pub use crate::raft::Server;
-pub use locks::Held;
 pub use members::{Life, Member};
 pub use query::{Answer, Consistency, Found, ReadOptions};
 pub use sessions::Alive;

@@ -16,7 +16,7 @@ use crate::api::json;
 use crate::api::lock::{Granted, Lock, Waiting};
 use crate::error::Error;
 use crate::limits;
-use crate::state::{Key, State, Subject};
+use crate::state::{Command, Key, State, Subject};
 
 /// Where the route begins; what follows is the key.
 const ROUTE: &str = "/v1/lock/";
@@ -47,11 +47,11 @@ pub async fn put(call: Call) -> Outcome {
     let wait = wait(&query)?;
     let agent = &call.edge.agent;
     let request = extract::request_id(&call.head.headers, agent.entries())?;
-    let held = agent.lock(request, key.clone(), session, wait, call.edge.stopped()).await.map_err(not_granted)?;
+    let fence = agent.lock(request, key.clone(), session, wait, call.edge.stopped()).await.map_err(not_granted)?;
     let headers = http::HeaderMap::new();
-    if let Some(held) = held {
-        let granted = Granted { fence: held.fence, index: held.fence };
-        return Ok(reply::fenced(reply::json(&call.head.headers, headers, json::to_vec(&granted, style)), held.fence));
+    if let Some(fence) = fence {
+        let granted = json::to_vec(&Granted { fence, index: fence }, style);
+        return Ok(reply::fenced(reply::json(&call.head.headers, headers, granted), fence));
     }
     let look = agent.glance(&Default::default(), |state| shown(state, &key)).await?;
     let free = Lock { key: key.to_string(), session: None, fence: 0, queue: Vec::new() };
@@ -68,7 +68,7 @@ pub async fn delete(call: Call) -> Outcome {
     let (session, fence) = (session(&query)?, query.number("fence")?);
     let agent = &call.edge.agent;
     let request = extract::request_id(&call.head.headers, agent.entries())?;
-    super::kv::done(agent.unlock(request, key, session, fence).await?)
+    super::kv::done(agent.write(request, Command::LockRelease { lock: key, session, fence }).await?.reply)
 }
 
 /// As for `?acquire=`, a session that does not exist is a 500.
@@ -103,11 +103,8 @@ fn session(query: &Query<'_>) -> Result<Uuid, Failure> {
     }
 }
 
-/// How long to wait: as long as a blocking query if nothing is said; zero asks once.
-fn wait(query: &Query<'_>) -> Result<Duration, Failure> {
-    let Some(text) = query.text("wait").filter(|text| !text.is_empty()) else { return Ok(limits::DEFAULT_QUERY_TIME) };
+fn wait(query: &Query<'_>) -> Result<Option<Duration>, Failure> {
+    let Some(text) = query.text("wait").filter(|text| !text.is_empty()) else { return Ok(None) };
     let wait = text.parse::<GoDuration>().ok().and_then(GoDuration::to_std);
-    let wait =
-        wait.ok_or_else(|| Failure::bad_request(format!("Invalid wait {text:?}: expected a time such as 60s")))?;
-    Ok(wait.min(limits::MAX_LOCK_WAIT))
+    wait.map(Some).ok_or_else(|| Failure::bad_request(format!("Invalid wait {text:?}: expected a time such as 60s")))
 }

@@ -135,6 +135,7 @@ pub(crate) type Outcome = Result<Response, Failure>;
 
 impl Call {
     fn new(edge: Arc<Edge>, head: Parts) -> Self {
+        // Blocking queries, and requests for locks.
         let waits = head.uri.query().is_some_and(|query| query.contains("index=") || query.contains("session="));
         Call { edge, head: if waits { on_its_own(head) } else { head } }
     }

@@ -161,9 +161,7 @@ impl State {
             return Ok(Reply::Granted { fence: holder.fence });
         }
         if holder.is_none() && self.may_take(lock, session, step) {
-            let fence = self.kv.grant(lock, session, step)?;
-            self.granted(lock, session, step);
-            return Ok(Reply::Granted { fence });
+            return Ok(Reply::Granted { fence: self.give(lock, session, step)? });
         }
         if wait.is_zero() {
             return Ok(Reply::Done(false));
@@ -249,9 +247,14 @@ impl State {
             self.queues.parked.insert((until, lock.clone()));
             return Ok(());
         }
-        self.kv.grant(lock, session, step)?;
+        self.give(lock, session, step).map(drop)
+    }
+
+    /// Makes a session the holder of a lock that it may have; returns the fence.
+    fn give(&mut self, lock: &Key, session: Uuid, step: &mut Step<'_>) -> Result<u64> {
+        let fence = self.kv.grant(lock, session, step)?;
         self.granted(lock, session, step);
-        Ok(())
+        Ok(fence)
     }
 
     /// Does what time has brought about: ends waits, and hands over locks whose delay has ended. At most [`DUE_WAITERS`] of
