@@ -67,6 +67,9 @@ pub const MAX_QUERY_TIME: Duration = Duration::from_secs(600);
 pub const WAIT_JITTER_FRACTION: u32 = 16;
 /// Blocking queries waiting on one node. Each holds a few kilobytes; more are refused with 503.
 pub const MAX_WAITS: usize = 100_000;
+/// How long an event stream is silent before a bookmark says that there was nothing. Below every proxy's patience, and far below
+/// [`IDLE_TIMEOUT`].
+pub const BOOKMARK_INTERVAL: Duration = Duration::from_secs(15);
 /// Changes that the watch index remembers, so that a repeated query of unchanged data costs one comparison.
 pub const WATCH_RECENT: usize = 16_384;
 
@@ -130,6 +133,17 @@ pub const MAX_REVISION: u64 = 1 << 53;
 pub const TOMBSTONE_TTL: Duration = Duration::from_secs(15 * 60);
 /// Tombstones kept at most; the oldest is reaped early and raises the floor of every list's index (R4).
 pub const MAX_TOMBSTONES: usize = 100_000;
+/// Revisions of keys whose changes are kept, for readers of the event stream that lag and reads of the past; `history.revisions`
+/// changes it. A few seconds of the fastest writers.
+pub const HISTORY_REVISIONS: u64 = 100_000;
+/// Bytes of them, in memory and in each checkpoint; `history.bytes` changes it.
+pub const HISTORY_BYTES: u64 = 64 * MIB as u64;
+/// Most that may be chosen of either.
+pub const MAX_HISTORY_REVISIONS: u64 = 10_000_000;
+/// See [`MAX_HISTORY_REVISIONS`].
+pub const MAX_HISTORY_BYTES: u64 = 4096 * MIB as u64;
+/// What a change takes beside its key and value, about.
+pub const HISTORY_OVERHEAD: usize = 256;
 /// Lock-delays that one entry ends; the rest stays due and holds nothing back.
 pub const DUE_DELAYS: usize = 256;
 /// Sessions that wait for locks, over all locks: each is a row.

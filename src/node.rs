@@ -12,7 +12,7 @@ use std::sync::Arc;
 use futures_util::future::BoxFuture;
 use uuid::Uuid;
 
-use crate::agent::{Agent, Identity, Settings, Watches};
+use crate::agent::{Agent, Bounds, Identity, Settings, Watches};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::http::{self, HttpConfig};
@@ -109,6 +109,7 @@ pub async fn start_with(mut world: World, config: Config, open_checkpoint: OpenC
         default_query_time: config.default_query_time,
         max_query_time: config.max_query_time,
         session_ttl_min: config.session_ttl_min,
+        history: Bounds { revisions: config.history.revisions, bytes: config.history.bytes },
     };
     let agent = Agent::new(&world, identity, settings, raft.clone(), watches);
     let http = http::serve(agent.clone(), http_config(&config)).await?;

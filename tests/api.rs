@@ -3,7 +3,7 @@
 //! A script's command is a method and a path: `put "/v1/kv/a?flags=1" body=x`. Arguments: `body`, `body_size` (that
 //! many bytes), `length` (declares a Content-Length and sends no body), `chunked`, `header="Name: value"`, `show=Name`
 //! (a header of the answer to print), `verbatim` (print JSON as it came). `later NAME METHOD PATH` sends a request and
-//! does not wait for its answer, `join NAME` does, `hang-up NAME` never will. `raw BYTES` sends bytes as they are, `\r\n` and the like written
+//! does not wait for its answer, `join NAME` does, `records NAME N` reads the next lines of one that is an endless stream, `hang-up NAME` never will. `raw BYTES` sends bytes as they are, `\r\n` and the like written
 //! out.
 //!
 //! Indexes count from the start of the script: `+1` is the first change. `{1}` in a path or a body stands for that index, and
@@ -14,7 +14,7 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::fmt::Write as _;
-use std::io::{Read, Write as _};
+use std::io::{BufRead, BufReader, Read, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -46,7 +46,10 @@ macro_rules! scripts {
     };
 }
 
-scripts! { agent any_key bad_parameters blocking catalog consistency delete encoding fences get keys locks methods paging put recurse request_id session sizes txn }
+scripts! { agent any_key bad_parameters blocking catalog consistency delete encoding fences get keys locks methods paging past put recurse request_id session sizes txn watch }
+
+/// Fields that hold an index.
+const INDEXES: [&str; 5] = ["CreateIndex", "ModifyIndex", "Index", "Oldest", "Fence"];
 
 /// A node on the loopback in `-dev` mode: one server, in memory, JSON indented.
 fn start_dev_node() -> SocketAddr {
@@ -71,13 +74,20 @@ struct Runner {
     /// The index before the script's first change.
     base: u64,
     later: BTreeMap<String, TcpStream>,
+    streams: BTreeMap<String, Records>,
     /// UUIDs in the order in which answers showed them.
     ids: Vec<String>,
 }
 
 impl Runner {
     fn start() -> Self {
-        let mut runner = Runner { addr: start_dev_node(), base: 0, later: BTreeMap::new(), ids: Vec::new() };
+        let mut runner = Runner {
+            addr: start_dev_node(),
+            base: 0,
+            later: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            ids: Vec::new(),
+        };
         // The server registers itself, and then makes the root certificate: each takes an index.
         let roots = "GET /v1/agent/connect/ca/roots HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
         while !runner.exchange(roots).has("BEGIN CERTIFICATE") {}
@@ -106,7 +116,7 @@ impl Runner {
         let path = self.meant(path)?;
         let mut head = format!("{} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n", method.to_uppercase());
         for header in &options.headers {
-            write!(head, "{header}\r\n")?;
+            write!(head, "{}\r\n", self.meant(header)?)?;
         }
         let body = match std::str::from_utf8(&options.body) {
             Ok(text) => self.meant(text)?.into_bytes(),
@@ -172,7 +182,7 @@ impl Runner {
         match json {
             serde_json::Value::Object(fields) => {
                 for (name, value) in fields.iter_mut() {
-                    let index = value.as_u64().filter(|_| ["CreateIndex", "ModifyIndex"].contains(&name.as_str()));
+                    let index = value.as_u64().filter(|_| INDEXES.contains(&name.as_str()));
                     // What is not there has 0.
                     match index.filter(|index| *index > 0) {
                         Some(index) => *value = format!("+{}", index - self.base).into(),
@@ -193,6 +203,33 @@ impl Runner {
             self.ids.len() - 1
         });
         format!("#{}", place + 1)
+    }
+
+    /// The next lines of a stream; its status first.
+    fn records(&mut self, name: &str, count: usize) -> Result<String, Box<dyn Error>> {
+        let mut shown = String::new();
+        let mut records = match self.later.remove(name) {
+            None => self.streams.remove(name).ok_or("no such stream")?,
+            Some(stream) => {
+                let mut records = Records { stream: BufReader::new(stream), text: Vec::new() };
+                let head = records.head()?;
+                writeln!(shown, "{}", head.lines().next().and_then(|line| line.split(' ').nth(1)).ok_or("no status")?)?;
+                records
+            }
+        };
+        for _ in 0..count {
+            let Some(line) = records.line()? else {
+                shown.push_str("(the end)\n");
+                break;
+            };
+            match (line.strip_prefix("id: "), line.strip_prefix("data: ").unwrap_or(&line)) {
+                (Some(id), _) => writeln!(shown, "id: +{}", id.parse::<u64>()? - self.base)?,
+                (None, json) if json.starts_with('{') => self.show_json(&mut shown, serde_json::from_str(json)?)?,
+                (None, text) => writeln!(shown, "{text}")?,
+            }
+        }
+        self.streams.insert(name.into(), records);
+        Ok(shown)
     }
 
     /// `{1}` is the first index, `{#1}` the first id; braces around anything else stay.
@@ -226,8 +263,11 @@ impl goldenscript::Runner for Runner {
         let words: Vec<&str> = args.rest_pos().into_iter().map(|arg| arg.value.as_str()).collect();
         let answer = match (command.name.as_str(), &words[..]) {
             ("join", [name]) => Answer::read(self.later.remove(*name).ok_or("no such request")?),
+            ("records", [name, count]) => return self.records(name, count.parse()?),
             ("hang-up", [name]) => {
-                self.later.remove(*name).ok_or("no such request")?;
+                if self.later.remove(*name).is_none() && self.streams.remove(*name).is_none() {
+                    return Err("no such request".into());
+                }
                 return Ok(String::new());
             }
             ("raw", [bytes]) => Answer::read(self.send(bytes.as_bytes())),
@@ -345,6 +385,40 @@ impl Answer {
 
     fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.as_str())
+    }
+}
+
+/// An answer without an end, in chunks.
+struct Records {
+    stream: BufReader<TcpStream>,
+    text: Vec<u8>,
+}
+
+impl Records {
+    fn head(&mut self) -> Result<String, Box<dyn Error>> {
+        let mut head = String::new();
+        while !head.ends_with("\r\n\r\n") {
+            self.stream.read_line(&mut head)?;
+        }
+        Ok(head)
+    }
+
+    fn line(&mut self) -> Result<Option<String>, Box<dyn Error>> {
+        loop {
+            if let Some(end) = self.text.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.text.drain(..=end).collect();
+                return Ok(Some(String::from_utf8(line)?.trim_end().to_string()));
+            }
+            let mut size = String::new();
+            self.stream.read_line(&mut size)?;
+            let size = usize::from_str_radix(size.trim_end(), 16)?;
+            if size == 0 {
+                return Ok(None);
+            }
+            let mut chunk = vec![0; size + 2];
+            self.stream.read_exact(&mut chunk)?;
+            self.text.extend_from_slice(&chunk[..size]);
+        }
     }
 }
 

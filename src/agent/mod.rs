@@ -14,6 +14,7 @@ mod members;
 mod query;
 mod registrar;
 mod sessions;
+mod stream;
 mod watch;
 
 use std::collections::BTreeMap;
@@ -31,9 +32,11 @@ use crate::state::{Command, RequestId, Response, State, Touched};
 use crate::world::{Task, World};
 
 pub use crate::raft::Server;
+pub use crate::state::history::Bounds;
 pub use members::{Life, Member};
 pub use query::{Answer, Consistency, Found, ReadOptions};
 pub use sessions::Alive;
+pub use stream::{Event, Forgotten, Stream};
 pub use watch::Scope;
 
 use lessor::Lessor;
@@ -67,6 +70,8 @@ pub struct Settings {
     pub max_query_time: Duration,
     /// The shortest TTL of a session that is taken.
     pub session_ttl_min: Duration,
+    /// How much of what the keys were is kept, once this server leads.
+    pub history: Bounds,
 }
 
 impl Default for Settings {
@@ -75,6 +80,7 @@ impl Default for Settings {
             default_query_time: limits::DEFAULT_QUERY_TIME,
             max_query_time: limits::MAX_QUERY_TIME,
             session_ttl_min: limits::SESSION_TTL_MIN,
+            history: Bounds::default(),
         }
     }
 }
@@ -221,6 +227,9 @@ impl Agent {
             ("blocked_queries", self.inner.watch.waiting().to_string()),
             ("digest", view.state.digest().to_string()),
             ("entries", view.state.entries().to_string()),
+            ("history_bytes", view.state.kv().history().bytes().to_string()),
+            ("history_changes", view.state.kv().history().len().to_string()),
+            ("history_floor", view.state.kv().history().floor().to_string()),
             ("keys", view.state.kv().len().to_string()),
             ("log_time_ms", view.state.log_time().0.to_string()),
             ("revision", view.state.revision().to_string()),

@@ -57,6 +57,14 @@ pub struct Answer<T> {
     pub consistency: Consistency,
 }
 
+impl<T> Answer<T> {
+    /// The same about something else.
+    pub fn map<U>(self, of: impl FnOnce(T) -> Option<U>) -> Answer<U> {
+        let Answer { value, index, known_leader, last_contact, consistency } = self;
+        Answer { value: value.and_then(of), index, known_leader, last_contact, consistency }
+    }
+}
+
 impl Agent {
     /// Reads, first waiting if asked to. `evaluate` looks at one state and may be called several times. Dropping the
     /// future frees its wait at once.

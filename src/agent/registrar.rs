@@ -11,6 +11,7 @@ use std::sync::Arc;
 use uuid::Uuid;
 
 use super::{Identity, Inner, Server, authority};
+use crate::error::Result;
 use crate::limits;
 use crate::state::catalog::{Check, Node, Service, Status};
 use crate::state::session::SERF_HEALTH;
@@ -146,6 +147,9 @@ pub(super) async fn run(inner: Arc<Inner>) {
             if let Err(error) = authority::keep_root(&inner.world, raft, term).await {
                 tracing::debug!(%error, "the root certificate is left to the next look");
             }
+            if let Err(error) = keep_history(&inner, term).await {
+                tracing::debug!(%error, "the bounds of the history are left to the next look");
+            }
             let pause = inner.world.sleep(limits::RECONCILE);
             tokio::select! {
                 () = pause => {}
@@ -153,6 +157,15 @@ pub(super) async fn run(inner: Arc<Inner>) {
             }
         }
     }
+}
+
+/// The leader's bounds hold for all: the history is replicated.
+async fn keep_history(inner: &Inner, term: u64) -> Result<()> {
+    let (wanted, raft) = (inner.settings.history, &inner.raft);
+    if raft.view().state.kv().history().bounds() != wanted {
+        raft.propose_in(term, Command::KeepHistory(wanted)).await?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::error::{Error, Result};
 use crate::limits;
@@ -37,6 +38,8 @@ struct Inner {
     waiting: usize,
     next_id: u64,
     recent: Recent,
+    /// The revision up to which changes have been told.
+    told: u64,
 }
 
 /// The waits for one subject.
@@ -49,7 +52,25 @@ struct Waiting {
 }
 
 /// The waits for one key or prefix, by id.
-type Waits = BTreeMap<u64, Arc<Notify>>;
+type Waits = BTreeMap<u64, Arc<Waiter>>;
+
+/// What a wait hears. Its numbers are read and written under the index's lock.
+struct Waiter {
+    changed: Notify,
+    /// What was told when it was made, or last [asked](Wait::quiet_after).
+    since: AtomicU64,
+    /// The first change that it has heard of since; 0 is none.
+    first: AtomicU64,
+}
+
+impl Waiter {
+    fn hear(&self, revision: u64) {
+        if self.first.load(Relaxed) == 0 {
+            self.first.store(revision, Relaxed);
+        }
+        self.changed.notify_one();
+    }
+}
 
 /// The newest changes, oldest first.
 #[derive(Default)]
@@ -70,7 +91,6 @@ impl WatchIndex {
     /// # Errors
     /// [`Error::Busy`] if [`limits::MAX_WAITS`] are waiting here.
     pub(super) fn wait(self: &Arc<Self>, scope: Scope) -> Result<Wait> {
-        let notify = Arc::new(Notify::new());
         let mut inner = self.lock();
         if inner.waiting >= limits::MAX_WAITS {
             return Err(Error::Busy(format!(
@@ -81,15 +101,17 @@ impl WatchIndex {
         inner.waiting += 1;
         inner.next_id += 1;
         let id = inner.next_id;
+        let since = inner.told.into();
+        let waiter = Arc::new(Waiter { changed: Notify::new(), since, first: AtomicU64::new(0) });
         let waiting = inner.subjects.entry(scope.subject()).or_default();
         match &scope {
-            Scope::Key(_, key) => waiting.keys.entry(key.clone()).or_default().insert(id, notify.clone()),
+            Scope::Key(_, key) => waiting.keys.entry(key.clone()).or_default().insert(id, waiter.clone()),
             Scope::Prefix(_, prefix) => {
                 *waiting.lengths.entry(prefix.as_bytes().len()).or_default() += 1;
-                waiting.prefixes.entry(prefix.clone()).or_default().insert(id, notify.clone())
+                waiting.prefixes.entry(prefix.clone()).or_default().insert(id, waiter.clone())
             }
         };
-        Ok(Wait { index: self.clone(), scope, id, notify })
+        Ok(Wait { index: self.clone(), scope, id, waiter })
     }
 
     /// Whether anything in `scope` changed after `revision`; `None` if that is longer ago than is remembered.
@@ -156,14 +178,14 @@ impl Scope {
 }
 
 impl Waiting {
-    fn wake(&self, key: &Key) {
+    fn wake(&self, key: &Key, revision: u64) {
         if let Some(waits) = self.keys.get(key) {
-            waits.values().for_each(|notify| notify.notify_one());
+            waits.values().for_each(|waiter| waiter.hear(revision));
         }
         let bytes = key.as_bytes();
         for (length, _) in self.lengths.range((Bound::Unbounded, Bound::Included(bytes.len()))) {
             if let Some(waits) = self.prefixes.get(&bytes[..*length]) {
-                waits.values().for_each(|notify| notify.notify_one());
+                waits.values().for_each(|waiter| waiter.hear(revision));
             }
         }
     }
@@ -172,16 +194,17 @@ impl Waiting {
 impl Inner {
     fn wake(&self, change: &Touched) {
         if let Some(waiting) = self.subjects.get(&change.subject) {
-            waiting.wake(&change.key);
+            waiting.wake(&change.key, change.revision);
         }
     }
 
+    /// Anything may have changed since what was told.
     fn wake_all(&self) {
         self.subjects
             .values()
             .flat_map(|waiting| waiting.keys.values().chain(waiting.prefixes.values()))
             .flat_map(BTreeMap::values)
-            .for_each(|notify| notify.notify_one());
+            .for_each(|waiter| waiter.hear(self.told + 1));
     }
 
     fn remember(&mut self, touched: &[Touched]) {
@@ -209,13 +232,15 @@ impl Observer for WatchIndex {
                 inner.wake_all();
             }
         }
+        inner.told = view.state.revision();
     }
 }
 
 impl WatchIndex {
     /// An index for a node that starts with the state at `revision`: what changed before is not remembered.
     pub(super) fn starting_at(&self, revision: u64) {
-        self.lock().recent.since = revision;
+        let mut inner = self.lock();
+        (inner.recent.since, inner.told) = (revision, revision);
     }
 }
 
@@ -224,13 +249,28 @@ pub(super) struct Wait {
     index: Arc<WatchIndex>,
     scope: Scope,
     id: u64,
-    notify: Arc<Notify>,
+    waiter: Arc<Waiter>,
 }
 
 impl Wait {
     /// Until something in the scope has changed since the wait was made or last woke up.
     pub(super) async fn changed(&self) {
-        self.notify.notified().await;
+        self.waiter.changed.notified().await;
+    }
+
+    /// For who has looked at all changes of the scope up to a revision: how far it can be taken that there was no other. A
+    /// reader of a quiet scope keeps up with a busy store by this, without looking.
+    pub(super) fn quiet_after(&self, seen: u64) -> u64 {
+        let inner = self.index.lock();
+        let (since, first) = (self.waiter.since.load(Relaxed), self.waiter.first.load(Relaxed));
+        self.waiter.since.store(inner.told, Relaxed);
+        self.waiter.first.store(0, Relaxed);
+        match first {
+            // What came before the wait was listening it cannot know.
+            _ if seen < since => seen,
+            0 => seen.max(inner.told),
+            first => seen.max(first - 1),
+        }
     }
 }
 
@@ -311,6 +351,33 @@ mod tests {
         let waiting = &inner.subjects[&Subject::Kv];
         assert!(waiting.keys.is_empty() && waiting.prefixes.is_empty() && waiting.lengths.is_empty());
         assert_eq!(inner.waiting, 0);
+    }
+
+    #[test]
+    fn a_reader_of_a_quiet_scope_keeps_up_with_the_store() {
+        let index = Arc::new(WatchIndex::default());
+        let at = |revision| Arc::new(View::at(revision));
+        let publish = |revision: u64, key: &str| {
+            let touched = [Touched { revision, subject: Subject::Kv, key: key.into() }];
+            index.published(&at(revision), Some(&touched));
+        };
+        index.starting_at(10);
+        let wait = index.wait(prefix("a/")).unwrap();
+        assert_eq!(wait.quiet_after(8), 8, "what came before the wait is not known");
+        publish(11, "b");
+        publish(12, "b");
+        assert_eq!(wait.quiet_after(10), 12);
+        publish(13, "b");
+        publish(14, "a/x");
+        publish(15, "b");
+        assert_eq!(wait.quiet_after(12), 13, "up to the change");
+        assert_eq!(wait.quiet_after(13), 13, "which is not looked at yet");
+        assert_eq!(wait.quiet_after(14), 14, "nor what came after it");
+        publish(16, "b");
+        assert_eq!(wait.quiet_after(15), 16);
+        index.published(&at(20), None);
+        assert_eq!(wait.quiet_after(16), 16, "a snapshot may hold anything");
+        assert_eq!(wait.quiet_after(20), 20);
     }
 
     #[test]

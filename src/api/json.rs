@@ -123,6 +123,18 @@ impl Writer {
         self.out.extend_from_slice(&digits[at..]);
     }
 
+    /// Nothing.
+    pub fn null(&mut self) {
+        self.out.extend_from_slice(b"null");
+    }
+
+    /// Bytes between two documents, as they are.
+    pub fn between(&mut self, bytes: &[u8]) {
+        debug_assert_eq!(self.depth, 0, "a document is open");
+        self.out.extend_from_slice(bytes);
+        self.empty = true;
+    }
+
     /// A string. Bytes that are not UTF-8 become U+FFFD, as in Consul: JSON has no other way to say them.
     pub fn string(&mut self, bytes: &[u8]) {
         self.out.push(b'"');
@@ -138,7 +150,7 @@ impl Writer {
     /// Bytes in standard base64; no bytes at all are `null`, as in Consul.
     pub fn base64(&mut self, bytes: &[u8]) {
         if bytes.is_empty() {
-            self.out.extend_from_slice(b"null");
+            self.null();
             return;
         }
         self.out.push(b'"');

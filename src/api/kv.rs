@@ -55,6 +55,8 @@ pub struct KvEntryRef<'a> {
     pub value: &'a [u8],
     /// See [`KvEntry::session`].
     pub session: Option<Uuid>,
+    /// The fence that it is held under, where that is shown.
+    pub fence: Option<u64>,
     /// See [`KvEntry::create_index`].
     pub create_index: u64,
     /// See [`KvEntry::modify_index`].
@@ -76,6 +78,10 @@ impl KvEntryRef<'_> {
         if let Some(session) = self.session {
             writer.field("Session");
             writer.string(session.hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes());
+        }
+        if let Some(fence) = self.fence {
+            writer.field("Fence");
+            writer.number(fence);
         }
         writer.field("CreateIndex");
         writer.number(self.create_index);
@@ -112,6 +118,7 @@ mod tests {
             flags: *flags,
             value,
             session: *session,
+            fence: None,
             create_index: *create_index,
             modify_index: *modify_index,
         }

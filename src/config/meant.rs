@@ -65,6 +65,8 @@ pub struct Config {
     pub checkpoints: Checkpoints,
     /// Size of a file of the log, within [`crate::limits::MIN_SEGMENT_BYTES`] and [`crate::limits::MAX_SEGMENT_BYTES`].
     pub log_segment_bytes: usize,
+    /// How much of what the keys were is kept.
+    pub history: History,
     /// Whether JSON answers are always indented.
     pub pretty_json: bool,
     /// Where the process id is written.
@@ -139,6 +141,16 @@ pub struct Checkpoints {
     pub interval: Duration,
     /// `raft_trailing_logs`: the most entries that are kept for followers that lag a little.
     pub trailing: u64,
+}
+
+/// How much of what the keys were is kept, for readers of the event stream and reads of the past. It is replicated: what the
+/// leader says holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct History {
+    /// `history.revisions`: at most [`crate::limits::MAX_HISTORY_REVISIONS`]; 0 keeps nothing.
+    pub revisions: u64,
+    /// `history.bytes`: at most [`crate::limits::MAX_HISTORY_BYTES`]; 0 keeps nothing.
+    pub bytes: u64,
 }
 
 /// How other nodes are found.

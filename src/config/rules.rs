@@ -10,7 +10,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::address;
-use super::meant::{Addresses, Checkpoints, Config, Join, Limits, LogLevel, Performance, Ports};
+use super::meant::{Addresses, Checkpoints, Config, History, Join, Limits, LogLevel, Performance, Ports};
 use super::merge::{Merged, Setting};
 use crate::api::duration::GoDuration;
 use crate::error::{Error, Result};
@@ -58,6 +58,7 @@ pub fn config(merged: &Merged, dev: bool, net: &dyn Network, mut warnings: Vec<S
         enable_debug: read.flag("enable_debug", false),
         performance: Performance { raft_multiplier: raft_multiplier(&read)? },
         log_segment_bytes: log_segment_bytes(&read)?,
+        history: history(&read)?,
         checkpoints: Checkpoints {
             interval: read.duration("raft_snapshot_interval", limits::CHECKPOINT_INTERVAL)?,
             trailing: read.number("raft_trailing_logs", i64::MAX, 1, i64::MAX)?.unsigned_abs(),
@@ -197,6 +198,17 @@ fn log_segment_bytes(read: &Read) -> Result<usize> {
     let (least, most) = (in_mib(limits::MIN_SEGMENT_BYTES), in_mib(limits::MAX_SEGMENT_BYTES));
     let mib = read.number("raft_logstore.wal.segment_size_mb", in_mib(limits::SEGMENT_BYTES), least, most)?;
     Ok(mib.unsigned_abs() as usize * limits::MIB)
+}
+
+fn history(read: &Read) -> Result<History> {
+    let number = |key, default: u64, most: u64| -> Result<u64> {
+        let signed = |bound: u64| i64::try_from(bound).expect("limits are far below 2^63");
+        Ok(read.number(key, signed(default), 0, signed(most))?.unsigned_abs())
+    };
+    Ok(History {
+        revisions: number("history.revisions", limits::HISTORY_REVISIONS, limits::MAX_HISTORY_REVISIONS)?,
+        bytes: number("history.bytes", limits::HISTORY_BYTES, limits::MAX_HISTORY_BYTES)?,
+    })
 }
 
 fn raft_multiplier(read: &Read) -> Result<u32> {

@@ -61,12 +61,16 @@ pub fn key(uri: &Uri) -> Result<Key, Failure> {
 
 /// The key that follows a route.
 pub fn key_after(uri: &Uri, route: &str) -> Result<Key, Failure> {
-    let key = decode(uri.path().strip_prefix(route).unwrap_or_default(), false)?;
+    bounded(&decode(uri.path().strip_prefix(route).unwrap_or_default(), false)?)
+}
+
+/// A key, or a prefix of keys, that is not too long.
+pub fn bounded(key: &[u8]) -> Result<Key, Failure> {
     if key.len() > limits::MAX_KEY {
         let text = format!("Key too long: {} bytes, the limit is {}", key.len(), limits::MAX_KEY);
         return Err(Failure::new(StatusCode::URI_TOO_LONG, text));
     }
-    Ok(Key::from(&key[..]))
+    Ok(Key::from(key))
 }
 
 /// What follows a route in the path, as text, decoded once. May be empty.
@@ -167,6 +171,13 @@ impl<'a> Query<'a> {
     pub fn number(&self, name: &str) -> Result<Option<u64>, Failure> {
         let Some(text) = self.text(name) else { return Ok(None) };
         let wrong = || Failure::internal(format!("Invalid {name} {text:?}: expected an unsigned 64-bit number"));
+        number(&text).map(Some).ok_or_else(wrong)
+    }
+
+    /// An index of a read.
+    pub fn index(&self, name: &str) -> Result<Option<u64>, Failure> {
+        let Some(text) = self.filled(name) else { return Ok(None) };
+        let wrong = || Failure::bad_request(format!("Invalid {name} {text:?}: expected an index"));
         number(&text).map(Some).ok_or_else(wrong)
     }
 

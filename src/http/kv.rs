@@ -10,11 +10,11 @@ use super::extract::{self, Query};
 use super::listing::{self, Listing, Selection, Shape};
 use super::reply::{self, Failure};
 use super::{Call, Outcome};
-use crate::agent::{Found, Scope};
+use crate::agent::{Answer, Found, Scope};
 use crate::api::json::Writer;
 use crate::limits;
 use crate::state::txn::KvVerb;
-use crate::state::{Command, Key, Reply, Subject};
+use crate::state::{Command, Key, KvTable, Reply, Subject};
 
 /// What is escaped in `X-Quorate-Next`: everything but what a URL shows as it is, so that the value can be appended to
 /// `?start_after=` without a thought.
@@ -38,11 +38,16 @@ pub async fn get(call: Call) -> Outcome {
 /// One key.
 async fn one(call: &Call, query: &Query<'_>, key: Key) -> Outcome {
     let options = query.read_options()?;
-    let reading = call.edge.read(&options, Scope::Key(Subject::Kv, key.clone()), |state| {
-        let row = state.kv().get(key.as_bytes());
-        Found { value: row.cloned(), index: row.map_or_else(|| state.kv().index(), |row| row.modify_index) }
-    });
-    let answer = reading.await?;
+    let answer = match past(call, query, &key).await? {
+        Some(then) => then.map(|table| table.get(key.as_bytes()).cloned()),
+        None => {
+            let reading = call.edge.read(&options, Scope::Key(Subject::Kv, key.clone()), |state| {
+                let row = state.kv().get(key.as_bytes());
+                Found { value: row.cloned(), index: row.map_or_else(|| state.kv().index(), |row| row.modify_index) }
+            });
+            reading.await?
+        }
+    };
     let mut headers = reply::indexed(&answer);
     let Some(row) = answer.value else { return Ok(reply::empty(StatusCode::NOT_FOUND, headers)) };
     if let Some(holder) = row.holder {
@@ -68,12 +73,17 @@ async fn list(call: &Call, query: &Query<'_>, prefix: Key, shape: Shape) -> Outc
     // Consul answers `?keys` on an empty store with an empty list, and every other fruitless listing with 404.
     let never_missing = matches!(shape, Shape::Names { .. }) && prefix.as_bytes().is_empty();
     let selection = Selection { prefix, shape, start_after };
-    let reading = call.edge.read(&options, Scope::Prefix(Subject::Kv, selection.prefix.clone()), |state| {
-        let table = state.kv();
-        let value = (!selection.is_empty(table)).then(|| table.clone());
-        Found { value, index: table.prefix_index(selection.prefix.as_bytes()) }
-    });
-    let answer = reading.await?;
+    let answer = match past(call, query, &selection.prefix).await? {
+        Some(then) => then.map(|table| (!selection.is_empty(&table)).then_some(table)),
+        None => {
+            let reading = call.edge.read(&options, Scope::Prefix(Subject::Kv, selection.prefix.clone()), |state| {
+                let table = state.kv();
+                let value = (!selection.is_empty(table)).then(|| table.clone());
+                Found { value, index: table.prefix_index(selection.prefix.as_bytes()) }
+            });
+            reading.await?
+        }
+    };
     let mut headers = reply::indexed(&answer);
     let table = match answer.value {
         Some(table) => table,
@@ -87,6 +97,14 @@ async fn list(call: &Call, query: &Query<'_>, prefix: Key, shape: Shape) -> Outc
     }
     let listing = Listing::new(selection, table, end, call.style(query));
     Ok(reply::json_chunks(&call.head.headers, headers, listing))
+}
+
+/// The keys under a prefix as they were, if `?at=` asks for that.
+async fn past(call: &Call, query: &Query<'_>, prefix: &Key) -> Result<Option<Answer<KvTable>>, Failure> {
+    query.check_exclusive(&["at", "index"])?;
+    let Some(at) = query.index("at")? else { return Ok(None) };
+    let then = call.edge.agent.past(&query.read_options()?, prefix.clone(), at).await?;
+    then.map(Some).map_err(Failure::gone)
 }
 
 /// `PUT /v1/kv/:key`

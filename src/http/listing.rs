@@ -140,9 +140,15 @@ pub fn entry<'a>(key: &'a [u8], row: &'a KvRow) -> KvEntryRef<'a> {
         flags: row.flags,
         value: &row.value,
         session: row.holder.map(|holder| holder.session),
+        fence: None,
         create_index: row.create_index,
         modify_index: row.modify_index,
     }
+}
+
+/// The same with the fence of a held key, which Consul's form has no place for.
+pub fn fenced_entry<'a>(key: &'a [u8], row: &'a KvRow) -> KvEntryRef<'a> {
+    KvEntryRef { fence: row.holder.map(|holder| holder.fence), ..entry(key, row) }
 }
 
 #[cfg(test)]

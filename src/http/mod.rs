@@ -4,7 +4,7 @@
 //! size, wait and count is bounded before anything is allocated for it.
 //!
 //! Start with [`routes`], the one table of everything that is served. Then a request's way: [`server`] accepts,
-//! [`extract`] reads path and parameters, [`body`] the value, a file per family (`kv`, `session`, `txn`, `catalog`, `health`,
+//! [`extract`] reads path and parameters, [`body`] the value, a file per family (`kv`, `session`, `lock`, `stream`, `txn`, `catalog`, `health`,
 //! `status`, `agent`, `authority`, `operator`) does the work, and [`reply`] writes the headers that Consul's clients rely on.
 
 mod agent;
@@ -24,6 +24,7 @@ mod server;
 mod session;
 mod shown;
 mod status;
+mod stream;
 #[cfg(test)]
 mod testing;
 mod txn;
@@ -135,8 +136,9 @@ pub(crate) type Outcome = Result<Response, Failure>;
 
 impl Call {
     fn new(edge: Arc<Edge>, head: Parts) -> Self {
-        // Blocking queries, and requests for locks.
-        let waits = head.uri.query().is_some_and(|query| query.contains("index=") || query.contains("session="));
+        // Blocking queries, requests for locks, and streams.
+        let names = |query: &str| query.contains("index=") || query.contains("session=");
+        let waits = head.uri.query().is_some_and(names) || head.uri.path() == stream::ROUTE;
         Call { edge, head: if waits { on_its_own(head) } else { head } }
     }
 

@@ -13,7 +13,7 @@ use flate2::write::GzEncoder;
 use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_TYPE, VARY, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use crate::agent::{Answer, Consistency};
+use crate::agent::{Answer, Consistency, Forgotten};
 use crate::error::Error;
 use crate::limits;
 
@@ -39,6 +39,9 @@ pub const FENCE: HeaderName = HeaderName::from_static("x-quorate-fence");
 /// For how many milliseconds from before its request a client may believe in its session (G1).
 pub const LEASE: HeaderName = HeaderName::from_static("x-quorate-lease-ms");
 
+/// The oldest index that can be asked for, where an older one was (R5).
+pub const OLDEST: HeaderName = HeaderName::from_static("x-quorate-oldest");
+
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
@@ -54,12 +57,14 @@ const HEADERS: usize = 10;
 pub struct Failure {
     status: StatusCode,
     text: Cow<'static, str>,
+    /// For [`OLDEST`].
+    oldest: Option<u64>,
 }
 
 impl Failure {
     /// A failure with a status that Consul's clients expect.
     pub fn new(status: StatusCode, text: impl Into<Cow<'static, str>>) -> Self {
-        Failure { status, text: text.into() }
+        Failure { status, text: text.into(), oldest: None }
     }
 
     /// 400: the request can never succeed.
@@ -72,6 +77,14 @@ impl Failure {
         Failure::new(StatusCode::INTERNAL_SERVER_ERROR, text)
     }
 
+    /// 410: what was asked for is not kept any more.
+    pub fn gone(Forgotten { oldest }: Forgotten) -> Self {
+        let text = format!(
+            "Gone: the changes since that index are not kept any more, the oldest index is {oldest}. Read anew, and go on from there"
+        );
+        Failure { oldest: Some(oldest), ..Failure::new(StatusCode::GONE, text) }
+    }
+
     /// Whether the client sent too much: part of it is then still on its way.
     pub fn is_too_large(&self) -> bool {
         self.status == StatusCode::PAYLOAD_TOO_LARGE
@@ -79,7 +92,9 @@ impl Failure {
 
     /// The answer.
     pub fn into_response(self) -> Response {
-        text(self.status, self.text)
+        let mut response = text(self.status, self.text);
+        response.headers_mut().extend(self.oldest.map(|oldest| (OLDEST, oldest.into())));
+        response
     }
 }
 
@@ -204,6 +219,11 @@ pub fn json_chunks(
     } else {
         Body::from_stream(futures_util::stream::iter(chunks.map(Ok::<_, Infallible>)))
     };
+    finish(StatusCode::OK, headers, body)
+}
+
+/// An answer that goes on as long as there is anything to say.
+pub fn streamed(headers: HeaderMap, body: Body) -> Response {
     finish(StatusCode::OK, headers, body)
 }
 

@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::reply::{self, Response};
 use super::server::Answers;
-use super::{Call, Edge, Outcome, agent, authority, catalog, health, kv, lock, operator, session, status, txn};
+use super::{Call, Edge, Outcome, agent, authority, catalog, health, kv, lock, operator, session, status, stream, txn};
 
 /// A handler's answer in the making.
 type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -33,7 +33,7 @@ pub static ROUTES: &[Route] = &[
         method: Method::GET,
         path: "/v1/kv/{*key}",
         docs: "Reads a key (`raw`: its bare value), every key with a prefix (`recurse`) or their names (`keys`, \
-               `separator`), in pages if asked to (`limit`, `start_after`), and waits for a change after an `index`.",
+               `separator`), in pages if asked to (`limit`, `start_after`), and waits for a change after an `index` or shows what was there `at` one.",
         handler: |call, _| answer(kv::get(call)),
     },
     Route {
@@ -65,6 +65,13 @@ pub static ROUTES: &[Route] = &[
         path: "/v1/lock/{*key}",
         docs: "Lets go of a lock, and leaves its value.",
         handler: |call, _| answer(lock::delete(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: stream::ROUTE,
+        docs: "Streams every change of the keys with a `prefix`, from any index still kept (`since`), with what was there \
+               before (`prev`).",
+        handler: |call, _| answer(stream::get(call)),
     },
     Route {
         method: Method::GET,

@@ -150,9 +150,10 @@ impl Raft {
         let config = Arc::new(config(options.multiplier)?);
         let links = Arc::new(Links::new(world, options.cluster.clone()));
         let id = options.cluster.identity().node;
-        let raft = OpenRaft::new(id, config, network::Network { links: links.clone() }, log, state_machine)
-            .await
-            .map_err(|fatal| stopped(&wal, &fatal))?;
+        let network = network::Network { links: links.clone() };
+        // Boxed: the state machine is in there several times.
+        let raft = Box::pin(OpenRaft::new(id, config, network, log, state_machine)).await;
+        let raft = raft.map_err(|fatal| stopped(&wal, &fatal))?;
         first_leader(&raft, &options, &wal).await?;
 
         let (reads, waiting) = Reads::new(world, published.clone());

@@ -23,6 +23,12 @@ pub struct View {
 }
 
 impl View {
+    /// A view of an empty state at a revision, for tests of what watches it.
+    #[cfg(test)]
+    pub(crate) fn at(revision: u64) -> View {
+        View { state: State::at(revision), ..View::default() }
+    }
+
     /// Raft index of the last applied entry; `None` in an empty log. Raft's numbers, not the revision that clients see.
     pub fn applied_index(&self) -> Option<u64> {
         self.applied.as_ref().map(|log_id| log_id.index)

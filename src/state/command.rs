@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::Key;
 use super::authority::Root;
 use super::catalog::{Check, Node, Service};
+use super::history::Bounds;
 use super::session::Session;
 use super::txn::{Failure, Given, KvVerb, Operation};
 use crate::codec::Stored;
@@ -183,6 +184,8 @@ pub enum Command {
     },
     /// Time has passed: ends waits, and hands over locks whose delay has ended.
     LockPass,
+    /// Keeps this much of what the keys were (R5).
+    KeepHistory(Bounds),
 }
 
 /// What is registered at once: all of it, or nothing.

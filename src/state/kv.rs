@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::digest::RowHash;
+use super::history::History;
 use super::table::{self, Row, Table};
 use super::tombstones::Tombstones;
 use super::txn::KvVerb;
@@ -84,6 +85,7 @@ impl KvRow {
 pub struct KvTable {
     pub(super) rows: Table<KvRow>,
     pub(super) tombstones: Tombstones,
+    pub(super) history: History,
     /// Keys that each session holds. Follows from the rows: not stored.
     held: OrdSet<(Uuid, Key)>,
     /// Newest change of any key. Follows from rows, tombstones and floor: not stored.
@@ -129,6 +131,18 @@ impl KvTable {
             Some(found) if !prefix.is_empty() => found.max(self.tombstones.newest_under(prefix)),
             _ => self.index(),
         }
+    }
+
+    /// What was changed lately.
+    pub fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// The keys under a prefix as they were at a revision, which is not below the history's floor. Costs what was changed since.
+    pub fn as_of(&self, revision: u64, prefix: &[u8]) -> KvTable {
+        let mut then = KvTable { rows: self.rows.clone(), newest: revision, ..KvTable::default() };
+        self.history.undo(&mut then.rows, prefix, revision);
+        then
     }
 
     /// Number of keys.
@@ -291,6 +305,9 @@ impl KvTable {
             return Ok(true);
         }
         if prefix.as_bytes().is_empty() {
+            let Self { rows, history, .. } = self;
+            rows.prefix(b"", None)
+                .for_each(|(key, row)| history.note(step.revision, key.clone(), Some(row.clone()), None));
             self.held.iter().for_each(|(_, key)| step.free(key));
             (self.rows, self.held) = (Table::default(), OrdSet::new());
             self.tombstones.bury_all(step.revision);
@@ -304,23 +321,26 @@ impl KvTable {
     }
 
     fn put(&mut self, key: &Key, row: KvRow, step: &mut Step<'_>) {
-        let holder = row.holder;
-        let old = self.replace(key.clone(), row);
-        if old.is_some() && holder.is_none() {
+        let row = Arc::new(row);
+        let before = self.replace(key.clone(), row.clone());
+        let (old, new) = (before.as_ref().and_then(|row| row.holder), row.holder);
+        self.history.note(step.revision, key.clone(), before, Some(row));
+        if old.is_some() && new.is_none() {
             step.free(key);
-        } else if old != holder {
+        } else if old != new {
             step.touch(Subject::Lock, key.clone());
         }
         self.newest = step.revision;
         step.touch(Subject::Kv, key.clone());
     }
 
-    /// Writes a row and keeps `held` with it; returns who held the key before.
-    fn replace(&mut self, key: Key, row: KvRow) -> Option<Holder> {
+    /// Writes a row and keeps `held` with it; returns the one that it replaces.
+    fn replace(&mut self, key: Key, row: Arc<KvRow>) -> Option<Arc<KvRow>> {
         let holder = row.holder;
-        let old = self.rows.insert(key.clone(), row).and_then(|old| old.holder);
+        let before = self.rows.insert(key.clone(), row);
+        let old = before.as_ref().and_then(|old| old.holder);
         if old == holder {
-            return old;
+            return before;
         }
         if let Some(old) = old {
             self.held.remove(&(old.session, key.clone()));
@@ -328,20 +348,22 @@ impl KvTable {
         if let Some(holder) = holder {
             self.held.insert((holder.session, key));
         }
-        old
+        before
     }
 
     /// Removes a row and keeps `held` with it.
     fn forget(&mut self, key: &Key, step: &mut Step<'_>) {
-        if let Some(holder) = self.rows.remove(key.as_bytes()).and_then(|row| row.holder) {
+        let Some(row) = self.rows.remove(key.as_bytes()) else { return };
+        if let Some(holder) = row.holder {
             self.held.remove(&(holder.session, key.clone()));
             step.free(key);
         }
+        self.history.note(step.revision, key.clone(), Some(row), None);
     }
 
     pub(super) fn load(&mut self, key: Key, row: KvRow) {
         self.newest = self.newest.max(row.modify_index);
-        self.replace(key, row);
+        self.replace(key, row.into());
     }
 
     pub(super) fn load_tombstone(&mut self, key: Key, tombstone: super::tombstones::Tombstone) {

@@ -14,6 +14,7 @@ pub mod catalog;
 mod command;
 mod delays;
 mod digest;
+pub mod history;
 mod key;
 mod kv;
 mod queue;
@@ -32,6 +33,7 @@ pub use authority::{Authority, Root, RootRow};
 pub use catalog::Catalog;
 pub use command::{Command, Entry, LogTime, Registration, Reply, RequestId, Response};
 pub use digest::Digest;
+pub use history::{Change, History};
 pub use key::Key;
 pub use kv::{Holder, KvRow, KvTable};
 pub use queue::{Queues, Waiter};
@@ -219,6 +221,10 @@ impl State {
             Command::LockCallOff { lock, session, asked } => self.call_off(lock, *session, *asked, step),
             Command::LockRelease { lock, session, fence } => self.kv.free(lock, (*session, *fence), step)?,
             Command::LockPass => self.pass_locks(step)?,
+            Command::KeepHistory(bounds) => {
+                self.kv.history.bind(*bounds);
+                true
+            }
         };
         Ok(Reply::Done(done))
     }
@@ -235,6 +241,12 @@ impl State {
             *self = before;
             step.undo(touched);
         })
+    }
+
+    /// An empty state at a revision, for tests of what watches it.
+    #[cfg(test)]
+    pub(crate) fn at(revision: u64) -> State {
+        State { revision, ..State::default() }
     }
 
     /// The index of the whole store. It rises by one with every command that changes something: 0 before the first, 2 after

@@ -3,17 +3,20 @@
 //! Table 0 has one row, the header, with all that belongs to no table, the digest over everything included. Rows are
 //! visited in ascending order of (table, key).
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, RowHash};
+use super::history::{self, History, Replaced};
 use super::subject::Indexes;
-use super::table::{Row, id, seal};
+use super::table::{id, seal};
 use super::{Key, LogTime, State};
 use crate::codec::{self, Stored};
 use crate::error::{Error, Result};
 
 /// Version of the state's format as a whole: its tables and its digest. Rises whenever either changes.
-pub const STATE_FORMAT: u8 = 4;
+pub const STATE_FORMAT: u8 = 5;
 
 /// A row as it stands in checkpoint and snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +41,8 @@ pub(super) struct Header {
     pub forgotten_before: u64,
     /// See `subject.rs`.
     pub indexes: Indexes,
+    /// See `history.rs`.
+    pub history: history::Frame,
     /// Over all rows and the fields above.
     pub digest: u128,
 }
@@ -57,6 +62,8 @@ impl State {
         header.number(self.kv.tombstones.floor());
         header.number(self.requests.forgotten_before());
         self.indexes.fields(&mut header);
+        let history::Frame { floor, bounds } = self.kv.history.frame();
+        [floor, bounds.revisions, bounds.bytes].into_iter().for_each(|number| header.number(number));
         let tables = [
             self.kv.rows.digest(),
             self.kv.tombstones.digest(),
@@ -68,6 +75,7 @@ impl State {
             self.catalog.checks.digest(),
             self.authority.roots.digest(),
             self.queues.digest(),
+            self.kv.history.digest(),
         ];
         tables.into_iter().chain([header.finish()]).sum()
     }
@@ -85,6 +93,7 @@ impl State {
         self.catalog.checks.visit(visit);
         self.authority.roots.visit(visit);
         self.queues.visit(visit);
+        self.kv.history.visit(visit);
     }
 
     /// Visits the rows that differ from `older`, ascending, removed ones as None. The header is always among them. The cost
@@ -101,11 +110,12 @@ impl State {
         self.catalog.checks.visit_changes(&older.catalog.checks, visit);
         self.authority.roots.visit_changes(&older.authority.roots, visit);
         self.queues.visit_changes(&older.queues, visit);
+        self.kv.history.visit_changes(&older.kv.history, visit);
     }
 
     /// Builds a state from stored rows.
     pub fn loader() -> Loader {
-        Loader { header: None, state: State::default() }
+        Loader { header: None, state: State::default(), history: BTreeMap::new() }
     }
 
     fn header_row(&self) -> StoredRow {
@@ -116,6 +126,7 @@ impl State {
             kv_floor: self.kv.tombstones.floor(),
             forgotten_before: self.requests.forgotten_before(),
             indexes: self.indexes.clone(),
+            history: self.kv.history.frame(),
             digest: self.digest().0,
         };
         StoredRow { table: id::HEADER, key: Vec::new(), row: Some(seal(&header)) }
@@ -126,6 +137,8 @@ impl State {
 pub struct Loader {
     header: Option<Header>,
     state: State,
+    /// Linked with the keys once they are all there.
+    history: BTreeMap<history::Place, Replaced>,
 }
 
 impl Loader {
@@ -152,6 +165,12 @@ impl Loader {
             id::CHECKS => state.catalog.load_check(key, open(&bytes)?),
             id::ROOTS => state.authority.load(key, open(&bytes)?),
             id::WAITERS => state.queues.load(key, open(&bytes)?),
+            id::HISTORY => {
+                let place = history::place(&key);
+                let damaged =
+                    || Error::Operator(format!("the stored state is damaged: {key:?} is no place in the history"));
+                self.history.insert(place.ok_or_else(damaged)?, open(&bytes)?);
+            }
             table => {
                 return Err(Error::Operator(format!(
                     "the stored state has a table {table}, unknown to this quorate (state format {STATE_FORMAT}): start \
@@ -177,6 +196,7 @@ impl Loader {
         state.kv.load_floor(header.kv_floor);
         state.requests.load_forgotten_before(header.forgotten_before);
         state.indexes = header.indexes;
+        state.kv.history = History::load(header.history, self.history, &state.kv.rows);
         state.park_loaded();
         let (found, stored) = (state.digest().0, header.digest);
         if found != stored {
@@ -190,7 +210,7 @@ impl Loader {
     }
 }
 
-fn open<R: Row>(bytes: &[u8]) -> Result<R> {
+fn open<R: Stored + serde::de::DeserializeOwned>(bytes: &[u8]) -> Result<R> {
     codec::open(bytes).map_err(damaged)
 }
 

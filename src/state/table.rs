@@ -40,6 +40,8 @@ pub(super) mod id {
     pub const ROOTS: u8 = 10;
     /// Waiters for locks.
     pub const WAITERS: u8 = 11;
+    /// Changes of keys.
+    pub const HISTORY: u8 = 12;
 }
 
 /// A type of row.
@@ -113,9 +115,10 @@ impl<R: Row> Table<R> {
     }
 
     /// Writes a row; returns the one that it replaces.
-    pub fn insert(&mut self, key: Key, row: R) -> Option<Arc<R>> {
-        self.digest.add(hash(&key, &row));
-        let old = self.rows.insert(key.clone(), Arc::new(row))?;
+    pub fn insert(&mut self, key: Key, row: impl Into<Arc<R>>) -> Option<Arc<R>> {
+        let row = row.into();
+        self.digest.add(hash(&key, &*row));
+        let old = self.rows.insert(key.clone(), row)?;
         self.digest.remove(hash(&key, &*old));
         Some(old)
     }

@@ -10,3 +10,4 @@ mod commands;
 mod configuration;
 mod durability;
 mod run;
+mod stream;

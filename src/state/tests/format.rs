@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::*;
 use crate::codec::{self, Stored};
+use crate::state::history::Bounds;
 use crate::state::requests::Incarnation;
 use crate::state::stored::Header;
 use crate::state::subject::Indexes;
@@ -52,6 +53,7 @@ fn entries_keep_their_format() {
         "01d0ae5d5e00000f016c100102030405060708090a0b0c0d0e0f1001fb2c01",
     );
     check(entry(Command::LockPass), "0110267c85000010");
+    check(entry(Command::KeepHistory(Bounds { revisions: 9, bytes: 300 })), "015b45830800001109fb2c01");
     check(entry(Command::KvDeleteTree { prefix: "web/".into() }), "01b8083c3c000002047765622f");
 }
 
@@ -70,6 +72,8 @@ fn rows_keep_their_format() {
         crate::state::queue::Waiter { session: id(), until: LogTime(300), asked: 7 },
         "01646af434100102030405060708090a0b0c0d0e0f10fb2c0107",
     );
+    let before = Some(KvRow { flags: 300, ..KvRow::default() }.into());
+    check(crate::state::history::Replaced { key: "k".into(), before }, "017890fdf3016b0100fb2c0100000000");
     check(Response { revision: 1, reply: Reply::Queued { place: 300 } }, "010e56ea270108fb2c01");
     check(Tombstone { revision: 300, time: LogTime(5) }, "01882dda4ffb2c0105");
     check(Incarnation { watermark: 5, used: 6, time: LogTime(7) }, "01c2e2b813050607");
@@ -86,9 +90,10 @@ fn rows_keep_their_format() {
             kv_floor: 5,
             forgotten_before: 6,
             indexes: Indexes::default(),
+            history: crate::state::history::Frame { floor: 8, bounds: Bounds { revisions: 9, bytes: 300 } },
             digest: 7 << 64,
         },
-        "04a812abbf02030405060000000000000000fe00000000000000000700000000000000",
+        "0560cea1c5020304050600000000000000000809fb2c01fe00000000000000000700000000000000",
     );
 }
 
@@ -124,5 +129,5 @@ fn digests_keep_their_meaning() {
     state.apply(1, &Entry { time: LogTime(9), request: Some(request), command: set("a", "1") }, &mut Vec::new());
     state.apply(1, &entry(set("b", "1")), &mut Vec::new());
     state.apply(1, &entry(Command::KvDelete { key: "b".into(), cas: None }), &mut Vec::new());
-    assert_eq!(format!("{:032x}", state.digest().0), "d0b6639b76d67ffdcc5fb096a7365978");
+    assert_eq!(format!("{:032x}", state.digest().0), "141f47a114e454e40762ab22102572f1");
 }

@@ -3,6 +3,7 @@
 
 mod format;
 mod model;
+mod past;
 mod registrations;
 mod script;
 
@@ -126,7 +127,13 @@ fn every_field_of_the_header_is_in_the_digest() {
     requests.load_forgotten_before(1);
     let mut indexes = base.indexes.clone();
     indexes.raise(Subject::Session, 1);
+    let mut floor = base.kv.clone();
+    floor.history.bind(history::Bounds { revisions: 1, bytes: u64::MAX });
+    let mut bytes = base.kv.clone();
+    bytes.history.bind(history::Bounds { bytes: 1, ..history::Bounds::default() });
     let changed = [
+        State { kv: floor, ..base.clone() },
+        State { kv: bytes, ..base.clone() },
         State { revision: 1, ..base.clone() },
         State { entries: 1, ..base.clone() },
         State { log_time: LogTime(1), ..base.clone() },

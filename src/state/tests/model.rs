@@ -9,8 +9,10 @@ use bytes::Bytes;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::past::Past;
 use super::*;
 use crate::limits::{OPEN_REQUESTS, REQUEST_MEMORY, TOMBSTONE_TTL};
+use crate::state::history::Bounds;
 use crate::state::session::Behavior;
 use crate::state::txn::KvVerb;
 
@@ -305,6 +307,7 @@ impl Model {
                 touched.iter().for_each(|key| drop(self.rows.remove(key)));
                 true
             }
+            Command::KeepHistory(_) => true,
             other => panic!("not drawn: {other:?}"),
         }
     }
@@ -360,6 +363,7 @@ fn draw() -> impl Strategy<Value = Draw> {
         1 => session().prop_map(|id| Command::SessionDestroy { id }),
         1 => (session(), TERM - 1..TERM + 2).prop_map(|(id, term)| Command::SessionExpire { id, term }),
         1 => prefix.prop_map(|prefix| Command::KvDeleteTree { prefix }),
+        1 => (0..20u64, 0..5_000u64).prop_map(|(revisions, bytes)| Command::KeepHistory(Bounds { revisions, bytes })),
     ];
     let sequence = prop_oneof![20 => 1..8u64, 1 => 4090..4110u64];
     let request = proptest::option::of((0..4u8, sequence, 0..4u64));
@@ -514,6 +518,7 @@ fn check_rows(older: &State, newer: &State) {
     assert_eq!(loaded.digest(), newer.digest());
     assert_eq!(indexes(&loaded), indexes(newer));
     assert_eq!(loaded.next_due(), newer.next_due());
+    assert!(loaded.kv().history().after(0).eq(newer.kv().history().after(0)));
 }
 
 fn compare(draws: Vec<Draw>, reload: usize) {
@@ -522,6 +527,7 @@ fn compare(draws: Vec<Draw>, reload: usize) {
     (model.revision, model.entries) = (state.revision(), state.entries());
     let mut births = BTreeMap::new();
     let mut older = state.clone();
+    let mut past = Past::default();
     for (n, draw) in draws.into_iter().enumerate() {
         let request = draw.request.map(|request| writer(&mut births, &state, request));
         let entry = Entry { time: LogTime(model.time.0 + draw.elapsed), request, command: draw.command };
@@ -541,6 +547,7 @@ fn compare(draws: Vec<Draw>, reload: usize) {
         compare_reads(&state, &model);
         check_indexes(&before, &state, &keys);
         check_rows(&older, &state);
+        past.check(&state, &PREFIXES[..3]);
         if n % 7 == 0 {
             older = state.clone();
         }

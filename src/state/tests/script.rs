@@ -8,6 +8,7 @@
 //! index [PREFIX]                       the index of a list; without a prefix, of the table
 //! acquire KEY SESSION [VALUE] [flags=N]         release KEY SESSION [VALUE] [flags=N] [fence=N]
 //! lock KEY SESSION [wait=SECONDS]      call-off KEY SESSION asked=N      let-go KEY SESSION [fence=N]      pass
+//! keep-history revisions=N [bytes=N]    history [SINCE]    at REVISION [PREFIX]        what the keys were
 //! queue KEY    due                     reads: who waits; when `pass` has something to do
 //! session NAME node=N [ttl=SECONDS] [delay=SECONDS] [behavior=delete] [checks=ID/…] [service-checks=ID/…]
 //! destroy NAME       expire NAME term=N         entries are of term 1 until `term N` says otherwise
@@ -52,8 +53,9 @@ impl goldenscript::Runner for Runner {
     fn run(&mut self, line: &Line) -> Output {
         let mut args = line.consume_args();
         let output = match line.name.as_str() {
-            "put" | "delete" | "delete-tree" | "fenced" | "lock" | "call-off" | "let-go" | "pass" | "acquire"
-            | "release" | "session" | "destroy" | "expire" | "node" | "service" | "check" | "deregister" | "txn" => {
+            "keep-history" | "put" | "delete" | "delete-tree" | "fenced" | "lock" | "call-off" | "let-go" | "pass"
+            | "acquire" | "release" | "session" | "destroy" | "expire" | "node" | "service" | "check"
+            | "deregister" | "txn" => {
                 return self.write(line);
             }
             "read-txn" => {
@@ -73,6 +75,13 @@ impl goldenscript::Runner for Runner {
                     format!("{} at {place} until {} ms\n", name_of(waiter.session), waiter.until.0)
                 };
                 self.state.queues().of(&lock).map(show).collect()
+            }
+            "history" => show_history(&self.state, &mut args)?,
+            "at" => {
+                let revision: u64 = args.next_pos().ok_or("when?")?.parse()?;
+                let prefix = args.next_pos().map_or("", |prefix| &prefix.value).as_bytes();
+                let then = self.state.kv().as_of(revision, prefix);
+                then.prefix(prefix).map(|(key, row)| format!("{key} = {}\n", show(row))).collect()
             }
             "due" => self.state.next_due().map_or("never".into(), |due| format!("{} ms", due.0)),
             "sessions" => {
@@ -264,6 +273,10 @@ fn command(name: &str, args: Args<'_, '_>) -> Parsed<Command> {
             Command::LockRelease { lock, session, fence: args.lookup_parse("fence")? }
         }
         "pass" => Command::LockPass,
+        "keep-history" => {
+            let revisions = args.lookup_parse("revisions")?.ok_or("how many?")?;
+            Command::KeepHistory(history::Bounds { revisions, bytes: args.lookup_parse("bytes")?.unwrap_or(1 << 20) })
+        }
         "acquire" => {
             let (key, session) = (Key::from(&*next(args)?), id_of(&next(args)?));
             Command::KvAcquire { key, session, value: value(args), flags }
@@ -431,6 +444,18 @@ fn show(row: &KvRow) -> String {
     format!("\"{}\"{flags} created {create_index} modified {modify_index}{locks}{holder}", value.escape_ascii())
 }
 
+fn show_history(state: &State, args: Args<'_, '_>) -> Output {
+    let history = state.kv().history();
+    let since = args.next_pos().map_or(Ok(history.floor()), |since| since.parse())?;
+    let mut shown = String::new();
+    for change in history.after(since) {
+        let row = |row: &Option<std::sync::Arc<KvRow>>| row.as_ref().map_or("nothing".into(), |row| show(row));
+        writeln!(shown, "{}: {} was {}, is {}", change.revision, change.key, row(&change.before), row(&change.after))?;
+    }
+    write!(shown, "floor {}", history.floor())?;
+    Ok(shown)
+}
+
 fn show_stored(row: &StoredRow) -> String {
     let tables = [
         "header",
@@ -445,6 +470,7 @@ fn show_stored(row: &StoredRow) -> String {
         "check",
         "root",
         "waiter",
+        "change",
     ];
     let table = tables[usize::from(row.table)];
     let key = row.key.escape_ascii().to_string().replace("\\x00", "");
@@ -500,6 +526,11 @@ fn transaction_scripts() {
 #[test]
 fn catalog_scripts() {
     run("catalog");
+}
+
+#[test]
+fn history_scripts() {
+    run("history");
 }
 
 #[test]
