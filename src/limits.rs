@@ -356,3 +356,21 @@ pub const BENCH_PATIENCE: Duration = Duration::from_secs(15);
 pub const BENCH_RECONNECT: Duration = Duration::from_millis(20);
 /// How long `bench -check` tries to read a key back, so that a restarted cluster can elect a leader first.
 pub const BENCH_VERIFY: Duration = Duration::from_secs(60);
+
+/// Longest record of the event stream that the client takes: the deletion of a prefix names every key in one, and its value
+/// if that was asked for.
+pub const STREAM_LINE: usize = 256 * MIB;
+/// An event stream on which nothing comes for this long is lost: three of the bookmarks that an idle one sends.
+pub const STREAM_SILENCE: Duration = Duration::from_secs(45);
+/// First pause before a lost event stream is opened again; each further failure doubles it, up to [`STREAM_RETRY_CAP`].
+pub const STREAM_RETRY: Duration = Duration::from_millis(250);
+/// Longest pause before a lost event stream is opened again.
+pub const STREAM_RETRY_CAP: Duration = Duration::from_secs(10);
+/// How long one blocking query of `quorate watch` waits: a connection that died without a word is noticed within it.
+pub const WATCH_WAIT: Duration = Duration::from_secs(60);
+/// Pause of `quorate watch` after a failed query; the n-th failure in a row takes n² times as long. Consul's figure.
+pub const WATCH_RETRY: Duration = Duration::from_secs(5);
+/// Longest pause of `quorate watch` after a failed query. Consul's figure.
+pub const WATCH_RETRY_CAP: Duration = Duration::from_secs(180);
+/// How long the HTTP handler of a watch may take to answer. Consul's figure.
+pub const HANDLER_PATIENCE: Duration = Duration::from_secs(10);

@@ -37,6 +37,8 @@ pub struct Request {
     pub method: Method,
     /// Percent-encoded, with its query: `/v1/kv/a%20b?raw`.
     pub path: String,
+    /// Beside those that every request has.
+    pub headers: HeaderMap,
     /// Empty if there is none.
     pub body: Bytes,
     /// How long the agent may take to answer; a blocking query needs its wait on top.
@@ -46,7 +48,7 @@ pub struct Request {
 impl Request {
     /// A request without a body that is answered at once.
     pub fn new(method: Method, path: String) -> Request {
-        Request { method, path, body: Bytes::new(), patience: limits::CLIENT_PATIENCE }
+        Request { method, path, headers: HeaderMap::new(), body: Bytes::new(), patience: limits::CLIENT_PATIENCE }
     }
 }
 
@@ -87,6 +89,14 @@ impl Reply {
     }
 }
 
+/// What a request on a connection of its own gave.
+pub(super) enum Opened {
+    /// Its headers, and a body that comes piece by piece.
+    Stream(HeaderMap, Incoming),
+    /// Any status but 200.
+    Reply(Reply),
+}
+
 /// Longer error texts are cut: a proxy's error page is no sentence.
 const MAX_ERROR_TEXT: usize = 1000;
 
@@ -110,6 +120,11 @@ impl Http {
     /// Whom this client talks to.
     pub fn address(&self) -> &Address {
         &self.address
+    }
+
+    /// What this client runs on.
+    pub fn world(&self) -> &World {
+        &self.world
     }
 
     /// The time by this client's monotonic clock.
@@ -151,20 +166,49 @@ impl Http {
         }
     }
 
+    /// Sends a request on a connection of its own. A body that comes with status 200 is the caller's to read.
+    ///
+    /// # Errors
+    /// As [`Http::send`].
+    pub(super) async fn open(&self, request: &Request) -> Result<Opened> {
+        let mut sender = self.connect().await?;
+        let opening = async {
+            let response = self.begin(&mut sender, request).await?;
+            let (head, body) = response.into_parts();
+            if head.status == StatusCode::OK {
+                return Ok(Opened::Stream(head.headers, body));
+            }
+            let body = self.body(body).await?;
+            Ok(Opened::Reply(Reply { status: head.status, headers: head.headers, body }))
+        };
+        let patience = request.patience;
+        let opened = self.world.timeout(patience, opening).await;
+        let opened = opened.unwrap_or_else(|| Err(Failure::Lost(format!("no answer within {patience:?}"))));
+        opened.map_err(|failure| self.explain(failure, &request.method))
+    }
+
     async fn exchange(
         &self,
         sender: &mut SendRequest<Full<Bytes>>,
         request: &Request,
     ) -> std::result::Result<Reply, Failure> {
-        sender.ready().await.map_err(|e| Failure::Unsent(e.to_string()))?;
-        let message = self.message(request).map_err(Failure::Known)?;
-        let response = sender.try_send_request(message).await.map_err(|mut e| match e.take_message() {
-            Some(_) => Failure::Unsent(e.error().to_string()),
-            None => Failure::Lost(e.error().to_string()),
-        })?;
-        let (head, body) = response.into_parts();
+        let (head, body) = self.begin(sender, request).await?.into_parts();
         let body = self.body(body).await?;
         Ok(Reply { status: head.status, headers: head.headers, body })
+    }
+
+    /// Sends a request and waits for the head of its reply.
+    async fn begin(
+        &self,
+        sender: &mut SendRequest<Full<Bytes>>,
+        request: &Request,
+    ) -> std::result::Result<hyper::Response<Incoming>, Failure> {
+        sender.ready().await.map_err(|e| Failure::Unsent(e.to_string()))?;
+        let message = self.message(request).map_err(Failure::Known)?;
+        sender.try_send_request(message).await.map_err(|mut e| match e.take_message() {
+            Some(_) => Failure::Unsent(e.error().to_string()),
+            None => Failure::Lost(e.error().to_string()),
+        })
     }
 
     async fn body(&self, mut body: Incoming) -> std::result::Result<Bytes, Failure> {
@@ -197,6 +241,9 @@ impl Http {
             hyper::Request::builder().method(&request.method).uri(uri).header(HOST, self.address.to_string());
         if let Some(token) = &self.token {
             builder = builder.header(TOKEN, token);
+        }
+        if let Some(headers) = builder.headers_mut() {
+            headers.extend(request.headers.clone());
         }
         let message = builder.body(Full::new(request.body.clone()));
         message.map_err(|e| Error::Request(format!("cannot be sent to {}: {e}", self.address)))

@@ -10,6 +10,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 
 use super::http::{Http, Reply, Request};
+use super::path::Path;
 use crate::error::{Error, Result};
 use crate::limits;
 
@@ -33,6 +34,9 @@ pub struct Pair {
     /// The session that holds it as a lock.
     #[serde(default)]
     pub session: Option<String>,
+    /// The fence that it is held under, from servers that say so.
+    #[serde(default)]
+    pub fence: Option<u64>,
 }
 
 fn base64_or_null<'de, D: serde::Deserializer<'de>>(input: D) -> std::result::Result<Bytes, D::Error> {
@@ -176,7 +180,7 @@ impl Http {
             When::Acquire(session) => path.with("acquire", Some(session)),
             When::Release(session) => path.with("release", Some(session)),
         };
-        self.write(Method::PUT, path.under(options.under.as_ref()), value, options.datacenter.as_deref()).await
+        self.write(Method::PUT, self::under(path, options.under.as_ref()), value, options.datacenter.as_deref()).await
     }
 
     /// Deletes. `false` if the condition did not hold.
@@ -195,10 +199,14 @@ impl Http {
             Delete::Unchanged(index) => path(key).with("cas", Some(&index.to_string())),
             Delete::Prefix => path(key).with("recurse", None),
         };
-        self.write(Method::DELETE, path.under(under), Bytes::new(), datacenter).await
+        self.write(Method::DELETE, self::under(path, under), Bytes::new(), datacenter).await
     }
 
-    async fn read<T: serde::de::DeserializeOwned + Default>(
+    /// Any read: what a 404 with an index answers is the default of `T`.
+    ///
+    /// # Errors
+    /// As [`Http::kv_get`].
+    pub async fn read<T: serde::de::DeserializeOwned + Default>(
         &self,
         path: Path,
         options: &ReadOptions,
@@ -219,7 +227,7 @@ impl Http {
         if let Some(datacenter) = &options.datacenter {
             path = path.with("dc", Some(datacenter));
         }
-        let request = Request { patience, ..Request::new(Method::GET, path.text) };
+        let request = Request { patience, ..Request::new(Method::GET, path.into()) };
         let reply = self.send(request).await?;
         let data = match reply.status {
             StatusCode::OK => serde_json::from_slice(&reply.body)
@@ -235,7 +243,7 @@ impl Http {
         if datacenter.is_some() {
             path = path.with("dc", datacenter);
         }
-        let reply = self.send(Request { body, ..Request::new(method, path.text) }).await?;
+        let reply = self.send(Request { body, ..Request::new(method, path.into()) }).await?;
         match (reply.status, reply.body.trim_ascii()) {
             (StatusCode::OK, b"true") => Ok(true),
             (StatusCode::OK, b"false") => Ok(false),
@@ -258,12 +266,6 @@ fn answer<T>(data: T, reply: &Reply) -> Answer<T> {
     }
 }
 
-/// A path with its query.
-struct Path {
-    text: String,
-    queried: bool,
-}
-
 /// What a key keeps as it is: RFC 3986's unreserved letters, and `/`, which parts keys as it parts paths.
 const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~').remove(b'/');
 
@@ -273,23 +275,10 @@ pub fn key_path(key: &str) -> String {
 }
 
 fn path(key: &str) -> Path {
-    Path { text: key_path(key), queried: false }
+    Path::new(key_path(key))
 }
 
-impl Path {
-    fn under(self, under: Option<&Under>) -> Path {
-        let Some(under) = under else { return self };
-        self.with("lock", Some(&under.lock)).with("fence", Some(&under.fence.to_string()))
-    }
-
-    fn with(mut self, name: &str, value: Option<&str>) -> Path {
-        self.text.push(if self.queried { '&' } else { '?' });
-        self.queried = true;
-        self.text.push_str(name);
-        if let Some(value) = value {
-            self.text.push('=');
-            self.text.extend(utf8_percent_encode(value, NON_ALPHANUMERIC));
-        }
-        self
-    }
+fn under(path: Path, under: Option<&Under>) -> Path {
+    let Some(under) = under else { return path };
+    path.with("lock", Some(&under.lock)).with("fence", Some(&under.fence.to_string()))
 }

@@ -259,7 +259,7 @@ pub(crate) fn block_on<T>(test: impl Future<Output = T>) -> T {
 /// Time that passes by being waited for: a sleep is polled once for each of its milliseconds, and everything else on
 /// the thread gets its turn in between. Nothing here takes as many turns as a time-out has milliseconds.
 #[derive(Default)]
-struct Turns(Arc<AtomicU64>);
+pub(crate) struct Turns(Arc<AtomicU64>);
 
 impl Clock for Turns {
     fn now(&self) -> Instant {
