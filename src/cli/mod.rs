@@ -20,6 +20,7 @@ mod session;
 mod table;
 mod txn;
 mod version;
+mod watch;
 
 #[cfg(test)]
 mod tests;
@@ -71,6 +72,8 @@ enum Command {
     Txn(txn::Txn),
     /// Prints the version
     Version(version::Version),
+    /// Prints what is there, or runs a command each time it changes
+    Watch(watch::Watch),
 }
 
 /// What `main` does: runs the command that the process was started with.
@@ -146,6 +149,7 @@ async fn dispatch(cx: &mut Context, command: Command) -> anyhow::Result<ExitCode
         Command::Session(session) => session::run(cx, session).await,
         Command::Txn(txn) => txn::run(cx, txn).await,
         Command::Version(version) => version::run(cx, &version),
+        Command::Watch(watch) => watch::run(cx, watch).await,
     }
 }
 

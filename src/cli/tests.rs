@@ -32,7 +32,7 @@ impl Page {
 }
 
 /// A terminal in which command lines are typed.
-struct Terminal {
+pub(super) struct Terminal {
     fake: Fake,
     world: World,
     input: Vec<u8>,
@@ -45,8 +45,13 @@ impl Terminal {
         Terminal { world: fake.world(), fake, input: Vec::new(), vars: Vec::new() }
     }
 
+    /// In another world than the made-up agent's.
+    pub(super) fn at(world: World) -> Terminal {
+        Terminal { world, ..Terminal::new() }
+    }
+
     /// Standard output, standard error, exit code.
-    fn run(&mut self, args: &[&str]) -> (String, String, ExitCode) {
+    pub(super) fn run(&mut self, args: &[&str]) -> (String, String, ExitCode) {
         let (out, err) = (Page::default(), Page::default());
         let vars = self.vars.clone();
         let mut cx = Context {
@@ -108,15 +113,30 @@ fn flags_and_environment_say_whom_to_ask() {
 }
 
 #[test]
+fn a_watch_without_a_command_prints_what_is_there() {
+    goldenscript::run(&mut Terminal::new(), "src/cli/testscripts/watch").unwrap();
+}
+
+#[test]
 fn usage_errors_exit_with_1_and_help_with_0() {
     goldenscript::run(&mut Terminal::new(), "src/cli/testscripts/usage").unwrap();
 }
 
 #[test]
 fn help_of_every_command_has_examples() {
-    for command in
-        ["agent", "bench", "completion", "kv", "kv get", "kv put", "kv delete", "kv export", "kv import", "version"]
-    {
+    for command in [
+        "agent",
+        "bench",
+        "completion",
+        "kv",
+        "kv get",
+        "kv put",
+        "kv delete",
+        "kv export",
+        "kv import",
+        "version",
+        "watch",
+    ] {
         let words: Vec<&str> = command.split(' ').chain(["-help"]).collect();
         let (out, err, code) = Terminal::new().run(&words);
         assert!(out.contains("Examples:\n  quorate "), "{command}: {out}");

@@ -64,6 +64,6 @@ impl Under {
 }
 
 /// A key as typed: people write a leading slash, which keys do not have.
-fn key(typed: &str) -> &str {
+pub fn key(typed: &str) -> &str {
     typed.strip_prefix('/').unwrap_or(typed)
 }

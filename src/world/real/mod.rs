@@ -5,6 +5,7 @@
 // The clippy denials exist to keep everything else out of here.
 #![allow(clippy::disallowed_methods)]
 
+pub mod child;
 mod clock;
 mod disk;
 mod net;
