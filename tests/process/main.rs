@@ -11,3 +11,4 @@ mod configuration;
 mod durability;
 mod run;
 mod stream;
+mod watch;

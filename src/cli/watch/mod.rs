@@ -12,7 +12,7 @@ mod tests;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use clap::Args;
+use clap::{ArgAction, Args};
 
 use super::argv::go_bool;
 use super::context::Context;
@@ -40,7 +40,7 @@ use plan::{Kind, Plan, Target};
     A key that is not there, and a prefix without keys, are null.")]
 pub struct Watch {
     /// What to watch
-    #[arg(long = "type", value_name = "TYPE", hide_possible_values = false)]
+    #[arg(long = "type", value_name = "TYPE")]
     kind: Kind,
     #[command(flatten)]
     target: Target,
@@ -49,11 +49,11 @@ pub struct Watch {
     http_handler: Option<String>,
     /// Run the command by $SHELL or /bin/sh; if not, by its words as they are [default: true]
     #[arg(long, value_name = "true|false", help_heading = "Handler", num_args = 0..=1, require_equals = true)]
-    #[arg(default_value = "true", default_missing_value = "true", value_parser = truth)]
+    #[arg(action = ArgAction::Set, default_value = "true", default_missing_value = "true", value_parser = truth)]
     #[arg(hide_possible_values = true, hide_default_value = true)]
     shell: bool,
     /// What to run each time
-    #[arg(value_name = "COMMAND")]
+    #[arg(value_name = "COMMAND", help_heading = "Handler")]
     command: Vec<String>,
     #[command(flatten)]
     http: HttpFlags,

@@ -30,7 +30,9 @@ pub async fn run(
     let mut seen = Seen::default();
     let mut failures = 0;
     loop {
-        let options = ReadOptions { index: seen.index, wait: Some(limits::WATCH_WAIT), ..options.clone() };
+        // After a failure it may be another server that answers, which may never have come as far: first see what it has.
+        let index = if failures == 0 { seen.index } else { 0 };
+        let options = ReadOptions { index, wait: Some(limits::WATCH_WAIT), ..options.clone() };
         let answer = match ask(http, question, &options).await {
             Ok(answer) => answer,
             // Refused at once, it would be refused for ever. Later on, rights may come back.

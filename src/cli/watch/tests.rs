@@ -83,7 +83,10 @@ fn failures_are_warned_about_and_asked_again_at_growing_distances() {
              Warning: 127.0.0.1:8500 answered 403: Permission denied; asking again in 5s\n{ENOUGH}"
         )
     );
-    assert_eq!(requests.last().unwrap(), "POST /h index=6 [2]");
+    let ask = "GET /v1/catalog/nodes";
+    let wait = "GET /v1/catalog/nodes?index=5&wait=60000ms";
+    let expected = [ask, ask, ask, "POST /h index=5 [1]", wait, ask, "POST /h index=6 [2]"];
+    assert_eq!(requests, expected, "after a failure the next query does not wait");
 }
 
 #[test]
