@@ -17,7 +17,7 @@ use crate::event;
 use crate::server::Server;
 use crate::trace;
 use crate::workload::http::{Http, Reply};
-use crate::workload::{Phase, Shared, kv, locks, waits};
+use crate::workload::{Phase, Shared, kv, locks, streams, waits};
 use crate::world::hold;
 
 /// Between two looks.
@@ -114,7 +114,8 @@ async fn audit(
         return Err("a read in calm was not answered".into());
     }
     locks::audit(world, shared, &enlisted, locks).await?;
-    waits::audit(number, world, shared, &enlisted).await
+    waits::audit(number, world, shared, &enlisted).await?;
+    streams::audit(number, world, shared, &enlisted).await
 }
 
 /// Once all clients have hung up, servers have nothing left but what they always have: no connection, no wait, no task.

@@ -47,6 +47,8 @@ pub struct Report {
     pub operations: Operations,
     /// Holds of locks, and writes fenced by them.
     pub locks: (usize, usize),
+    /// Records of event streams, and how often a reader came too late.
+    pub streams: (usize, usize),
     /// Faults that came to pass.
     pub faults: BTreeMap<Kind, u64>,
     /// How long calm took to bring the servers together.
@@ -148,7 +150,8 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
     let recorder = std::mem::take(&mut *hold(&stage.shared.history));
     let observations = std::mem::take(&mut *hold(&stage.shared.observations));
     let book = std::mem::take(&mut *hold(&stage.shared.book));
-    let checks = check::run(recorder.history(), &book, &observations.views, check::linear::BUDGET);
+    let streams = std::mem::take(&mut *hold(&stage.shared.streams));
+    let checks = check::run(recorder.history(), &book, &streams.tapes, &observations.views, check::linear::BUDGET);
     let mut alarms = Vec::new();
     let now = Some(stage.ended);
     alarms.extend(stage.violation.map(|text| Alarm { checker: "process", text, at: now }));
@@ -175,6 +178,7 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
             in_storm: stage.in_storm,
         },
         locks: (book.claims.len(), book.writes.len()),
+        streams: (streams.tapes.iter().map(|tape| tape.records.len()).sum(), streams.gone),
         faults: stage.cluster.happened,
         together_after: observations.together_after,
         boots: stage.servers.iter().map(|server| server.machine.boots()).sum(),
@@ -198,6 +202,7 @@ fn failed(scene: Scene, text: String) -> Report {
         time: Duration::ZERO,
         operations: Operations::default(),
         locks: (0, 0),
+        streams: (0, 0),
         faults: BTreeMap::new(),
         together_after: None,
         boots: 0,

@@ -6,6 +6,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use quorate::limits;
+
 use clap::ValueEnum;
 
 use crate::nemesis::{Draw, Kind, Size};
@@ -89,6 +91,8 @@ pub struct Scene {
     pub locks: locks::Mix,
     /// Clients that follow a register.
     pub watchers: u32,
+    /// Clients that read the event stream.
+    pub readers: u32,
     /// Clients whose sessions live by checks.
     pub tenants: u32,
     /// Hosts that the clients share. A host costs an engine time at every step, whatever runs on it.
@@ -108,6 +112,8 @@ pub enum Role {
     Locker,
     /// `workload::waits`
     Watcher,
+    /// `workload::streams`
+    Reader,
     /// `workload::tenants`
     Tenant,
     /// `workload::operator`
@@ -145,6 +151,7 @@ impl Scene {
             founders: nodes,
             checkpoint_every: Duration::from_millis(logs.between(200, if often { 3_000 } else { 60_000 })),
             trailing: logs.between(1, if often { 100 } else { 10_000 }),
+            history: if logs.chance(400) { logs.between(20, 400) } else { limits::HISTORY_REVISIONS },
         };
         let mut scene = Scene {
             seed,
@@ -159,6 +166,7 @@ impl Scene {
             mix: Mix::draw(seed),
             locks: locks::Mix::draw(seed),
             watchers: Rng::named(seed, "watchers").between(1, 3) as u32,
+            readers: Rng::named(seed, "readers").below(3) as u32,
             tenants: Rng::named(seed, "tenants").below(3) as u32,
             sites: Rng::named(seed, "sites").between(1, 3) as usize,
             without: options.without.clone(),
@@ -198,7 +206,8 @@ impl Scene {
     pub fn cast(&self) -> Vec<Player> {
         let all = |role, letter, count| (1..=count).map(move |number| (role, format!("{letter}{number}")));
         let clients = all(Role::Client, 'c', self.mix.clients).chain(all(Role::Locker, 'l', self.locks.lockers));
-        let others = all(Role::Watcher, 'w', self.watchers).chain(all(Role::Tenant, 't', self.tenants));
+        let others = all(Role::Watcher, 'w', self.watchers).chain(all(Role::Reader, 'r', self.readers));
+        let others = others.chain(all(Role::Tenant, 't', self.tenants));
         let staff = [(Role::Operator, "op".into()), (Role::Observer, "obs".into())];
         let cast = clients.chain(others).chain(staff).zip(1..);
         let cast = cast.map(|((role, name), number)| Player { number, name, role });

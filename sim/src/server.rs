@@ -37,6 +37,8 @@ pub struct Setup {
     pub checkpoint_every: Duration,
     /// `raft_trailing_logs`
     pub trailing: u64,
+    /// `history.revisions`
+    pub history: u64,
 }
 
 /// One server: its machine, and what its process and the run tell each other.
@@ -166,6 +168,7 @@ impl Server {
             set("raft_logstore.wal.segment_size_mb", json!(limits::MIN_SEGMENT_BYTES / limits::MIB)),
             set("raft_snapshot_interval", json!(format!("{}ms", self.setup.checkpoint_every.as_millis()))),
             set("raft_trailing_logs", json!(self.setup.trailing)),
+            set("history.revisions", json!(self.setup.history)),
         ];
         if self.setup.founders == 1 && self.place == 0 {
             scalars.push(set("bootstrap", json!(true)));

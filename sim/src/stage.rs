@@ -16,7 +16,7 @@ use crate::observer;
 use crate::rng::Rng;
 use crate::scene::{Player, Role, Scene};
 use crate::server::Server;
-use crate::workload::{Phase, Shared, kv, locks, operator, tenants, waits};
+use crate::workload::{Phase, Shared, kv, locks, operator, streams, tenants, waits};
 use crate::world::{Machine, hold};
 
 /// How long calm may last before the run is ended: the observer should have ended it long before.
@@ -136,6 +136,7 @@ impl Stage {
                     let name = rng.pick(&mix.names()).clone();
                     Box::pin(waits::watcher(id, world, shared, name, rng))
                 }
+                Role::Reader => Box::pin(streams::reader(id, world, shared, rng)),
                 Role::Tenant => Box::pin(tenants::tenant(id, world, shared, rng)),
                 Role::Operator => Box::pin(operator::run(world, shared, servers, rng)),
                 Role::Observer => return Box::pin(observer::observe(id, world, shared, servers, mix.names(), locks)),

@@ -23,6 +23,7 @@ struct Totals {
     storm: Duration,
     answered: usize,
     locks: (usize, usize),
+    streams: (usize, usize),
     boots: u64,
     gave_up: usize,
     faults: BTreeMap<Kind, u64>,
@@ -41,6 +42,8 @@ impl Totals {
         self.storm += report.scene.span;
         self.locks.0 += report.locks.0;
         self.locks.1 += report.locks.1;
+        self.streams.0 += report.streams.0;
+        self.streams.1 += report.streams.1;
         self.boots += u64::from(report.boots);
         self.gave_up += report.checks.gave_up();
         for (kind, count) in &report.faults {
@@ -110,6 +113,8 @@ fn table(totals: &Totals, took: Duration, jobs: usize) -> String {
     row("  answered", totals.answered.to_string());
     row("holds of locks", totals.locks.0.to_string());
     row("fenced writes", totals.locks.1.to_string());
+    row("records of event streams", totals.streams.0.to_string());
+    row("  readers who came too late", totals.streams.1.to_string());
     row("starts of servers", totals.boots.to_string());
     for (kind, count) in &totals.faults {
         row(&format!("fault {kind}"), count.to_string());

@@ -10,13 +10,28 @@ use crate::workload::locks;
 
 /// What the seed drew.
 pub fn drawn(engine: &str, scene: &Scene) -> String {
-    let Scene { seed, nodes, spare, setup, span, tick, latency, jitter, draw, mix, locks, watchers, tenants, .. } =
-        scene;
+    let Scene {
+        seed,
+        nodes,
+        spare,
+        setup,
+        span,
+        tick,
+        latency,
+        jitter,
+        draw,
+        mix,
+        locks,
+        watchers,
+        readers,
+        tenants,
+        ..
+    } = scene;
     let Mix {
         clients, keys, pairs, machines, reads, deletes, compares, abandons, waits, doomed, pause, padding, ..
     } = mix;
     let locks::Mix { lockers, locks, ttl } = locks;
-    let Setup { checkpoint_every, trailing, .. } = setup;
+    let Setup { checkpoint_every, trailing, history, .. } = setup;
     let mut text = String::new();
     let mut line = |name: &str, words: String| text += &format!("{name:<9}{words}\n");
     let scenario = scene.scenario.map(|scenario| format!(", scenario {}", scenario.name)).unwrap_or_default();
@@ -29,14 +44,19 @@ pub fn drawn(engine: &str, scene: &Scene) -> String {
             scene.sites
         ),
     );
-    line("log", format!("a checkpoint every {checkpoint_every:?}, {trailing} entries behind it"));
+    line(
+        "log",
+        format!(
+            "a checkpoint every {checkpoint_every:?}, {trailing} entries behind it, {history} revisions of history"
+        ),
+    );
     line("clients", format!("{clients} on {keys} keys, {pairs} pairs, {machines} machines, pause to {pause:?}"));
     line("", format!("reads {reads}‰ ({waits}‰ of them wait), deletes {deletes}‰, compares {compares}‰"));
     line("", format!("abandoned {abandons}‰, doomed {doomed}‰, values of {padding} bytes"));
     line(
         "others",
         format!(
-            "{lockers} lockers on {locks} locks, sessions of up to {ttl} s; {watchers} watchers; {tenants} tenants"
+            "{lockers} lockers on {locks} locks, sessions of up to {ttl} s; {watchers} watchers; {readers} readers; {tenants} tenants"
         ),
     );
     line("faults", draw.to_string());
@@ -52,7 +72,7 @@ pub fn hash_line(report: &Report) -> String {
 /// What came of it; it `took` this long.
 pub fn summary(report: &Report, took: Duration) -> String {
     let Operations { all, answered, .. } = report.operations;
-    let (holds, fenced) = report.locks;
+    let ((holds, fenced), (records, gone)) = (report.locks, report.streams);
     let (hash, events) = report.trace;
     let seconds = report.time.as_secs_f64();
     let together = report.together_after.map_or_else(|| "never".into(), |after| format!("after {after:?}"));
@@ -63,6 +83,7 @@ pub fn summary(report: &Report, took: Duration) -> String {
     line("result", format!("{seconds:.1} virtual seconds in {took:.2} s ({:.0} per second and core)", seconds / took));
     line("", format!("{all} operations ({rate:.0} per virtual second of storm), {answered} answered"));
     line("", format!("{holds} holds of locks, {fenced} fenced writes; {} starts; together {together}", report.boots));
+    line("", format!("{records} records of event streams, {gone} readers came too late"));
     line("trace", format!("{hash:016x} of {events} events"));
     format!("{text}\n{}", report.checks)
 }

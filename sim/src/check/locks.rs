@@ -1,4 +1,4 @@
-//! Locks and fences (guarantees.md L1, L2, L4, L10): what clients believed, in true time, never contradicts itself.
+//! Locks and fences (guarantees.md L1, L2, L4, L10, L11): what clients believed, in true time, never contradicts itself.
 //!
 //! | invariant | what is looked at |
 //! |---|---|
@@ -6,11 +6,12 @@
 //! | L2 | a claim that begins after another has ended has a larger fence, unless it is the same hold |
 //! | L4 | in the order of their revisions, the fences of the writes beside a lock do not fall |
 //! | L10 | nobody is granted a lock inside the delay of a session that was destroyed |
+//! | L11 | who was seen in the queue is granted the lock before who asked after that |
 
 use std::time::Duration;
 
 use super::verdict::Verdict;
-use crate::workload::locks::{Book, Claim};
+use crate::workload::locks::{Book, Claim, Glimpse, Grant};
 
 /// By how much log time may run fast: ρ, in parts of a million.
 const FAST: u32 = 10_000;
@@ -27,7 +28,8 @@ pub fn check(book: &Book) -> Verdict {
             .and_then(|(one, other)| violation("L4", format!("written under {one:?}, and later under {other:?}")))
     };
     let early = || inside_delay(book).and_then(|text| violation("L10", text));
-    split().or_else(fallen).or_else(late).or_else(early).unwrap_or(Verdict::Ok)
+    let overtaken = || overtaking(book).and_then(|text| violation("L11", text));
+    split().or_else(fallen).or_else(late).or_else(early).or_else(overtaken).unwrap_or(Verdict::Ok)
 }
 
 /// Claims in the order of their beginnings, each with those that come after it.
@@ -70,6 +72,29 @@ fn inside_delay(book: &Book) -> Option<String> {
     })
 }
 
+/// A request in the queue is in it from when it was seen there to its answer. It counts only if it was asked before it was
+/// seen, so that it, and no earlier one, is what was seen; and what is granted again is no new grant.
+fn overtaking(book: &Book) -> Option<String> {
+    let waited = book.grants.iter().filter(|grant| grant.queued);
+    waited.filter_map(|late| Some((late, overtaker(book, late)?))).next().map(|(late, early)| {
+        format!("{early:?} was asked for after {late:?} was seen in the queue, and granted before it")
+    })
+}
+
+fn overtaker<'a>(book: &'a Book, late: &Grant) -> Option<&'a Grant> {
+    let sees = |glimpse: &&Glimpse| glimpse.lock == late.lock && glimpse.queue.contains(&late.session);
+    let seen = book
+        .glimpses
+        .iter()
+        .filter(sees)
+        .filter(|glimpse| late.sent < glimpse.seen.0 && glimpse.seen.1 < late.answered);
+    let seen = seen.map(|glimpse| glimpse.seen.1).min()?;
+    book.grants.iter().find(|early| {
+        let first = || !book.grants.iter().any(|other| other.fence == early.fence && other.sent < early.sent);
+        early.lock == late.lock && early.fence < late.fence && early.sent > seen && first()
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -107,6 +132,37 @@ mod tests {
         assert_eq!(of_claims(&[claim(1, 7, 0, 10), claim(2, 7, 10, 20)]), Some("L2"));
         let writes = vec![write(5, 6), write(7, 8), write(5, 9)];
         assert_eq!(invariant(&Book { writes, ..Book::default() }), Some("L4"));
+    }
+
+    #[test]
+    fn who_is_seen_in_the_queue_must_not_be_overtaken() {
+        let at = Duration::from_millis;
+        let grant = |session: &str, sent, answered, fence, queued| Grant {
+            lock: "l".into(),
+            session: session.into(),
+            queued,
+            sent: at(sent),
+            answered: at(answered),
+            fence,
+        };
+        let seen = |from, until| Glimpse { lock: "l".into(), seen: (at(from), at(until)), queue: vec!["a".into()] };
+        let of = |grants: &[Grant], glimpse: Glimpse| {
+            invariant(&Book { grants: grants.to_vec(), glimpses: vec![glimpse], ..Book::default() })
+        };
+        let waits = grant("a", 10, 90, 9, true);
+        for overtakes in [true, false] {
+            assert_eq!(of(&[waits.clone(), grant("b", 40, 50, 7, overtakes)], seen(20, 30)), Some("L11"));
+        }
+        assert_eq!(
+            of(&[waits.clone(), grant("b", 29, 50, 7, true)], seen(20, 30)),
+            None,
+            "asked before the look ended"
+        );
+        assert_eq!(of(&[waits.clone(), grant("b", 40, 95, 11, true)], seen(20, 30)), None, "granted after it");
+        assert_eq!(of(&[waits.clone(), grant("b", 40, 50, 7, true)], seen(5, 30)), None, "seen before it asked");
+        assert_eq!(of(&[waits.clone(), grant("b", 92, 95, 7, true)], seen(91, 91)), None, "seen after its answer");
+        let again = [grant("b", 1, 2, 7, true), waits, grant("b", 40, 50, 7, true)];
+        assert_eq!(of(&again, seen(20, 30)), None, "held before, and asked for again");
     }
 
     #[test]

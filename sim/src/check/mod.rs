@@ -12,6 +12,7 @@ pub mod raft;
 mod realtime;
 mod register;
 pub mod revision_order;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -25,6 +26,7 @@ pub use verdict::{Verdict, Violation};
 
 use crate::history::History;
 use crate::workload::locks::Book;
+use crate::workload::streams::Tape;
 
 /// Names, and the promises that they are about. The first five are alarms of the run itself.
 pub const CHECKERS: &[(&str, &str)] = &[
@@ -39,7 +41,8 @@ pub const CHECKERS: &[(&str, &str)] = &[
     ("revision-order", "R1, R2, R3: the servers' revisions as the order of writes (Gibbons and Korach 1997)"),
     ("linear", "R1: a search for an order (Wing and Gong 1993, Lowe 2017)"),
     ("index", "R4: indexes never go back"),
-    ("locks", "L1, L2, L4, L10: no two holders, fences rise, no delay is cut short"),
+    ("locks", "L1, L2, L4, L10, L11: no two holders, fences rise, no delay is cut short, no waiter is overtaken"),
+    ("stream", "R5: the event stream has no gap, and tells everybody the same"),
     ("raft", "R6, L18, one leader per term, one state per entry (Ongaro and Ousterhout 2014)"),
 ];
 
@@ -63,7 +66,7 @@ pub struct Report {
 
 /// Has every checker judge a run. `budget` bounds the search on each key, in steps: [`linear::BUDGET`] unless the caller
 /// has a reason.
-pub fn run(history: &History, book: &Book, views: &[NodeView], budget: u64) -> Report {
+pub fn run(history: &History, book: &Book, tapes: &[Tape], views: &[NodeView], budget: u64) -> Report {
     let mut report = Report::default();
     for (key, operations) in history.by_key() {
         report.add("revision-order", Some(key), revision_order::check(&operations));
@@ -74,6 +77,7 @@ pub fn run(history: &History, book: &Book, views: &[NodeView], budget: u64) -> R
         report.add("index", None, index::check_subject(history, subject));
     }
     report.add("locks", None, locks::check(book));
+    report.add("stream", None, stream::check(tapes, history));
     report.add("raft", None, raft::check(views));
     report
 }

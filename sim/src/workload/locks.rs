@@ -18,6 +18,7 @@ use super::http::{Http, Reply};
 use super::{Phase, Shared};
 use crate::event;
 use crate::rng::Rng;
+use crate::trace;
 use crate::world::{Machine, hold};
 
 /// How long one request of a holder may take: beyond its lease an answer is of no use.
@@ -55,6 +56,38 @@ pub struct Book {
     pub writes: Vec<FencedWrite>,
     /// Holds that were ended by destroying their session, while its lease ran.
     pub destroyed: Vec<Destroyed>,
+    /// Every acquisition of a client of whom no earlier request for the lock may still be on its way.
+    pub grants: Vec<Grant>,
+    /// Who was seen waiting.
+    pub glimpses: Vec<Glimpse>,
+}
+
+/// A request for a lock that was granted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The lock.
+    pub lock: String,
+    /// Who asked.
+    pub session: String,
+    /// Whether it was ready to wait.
+    pub queued: bool,
+    /// When it asked.
+    pub sent: Duration,
+    /// When it was answered.
+    pub answered: Duration,
+    /// The fence.
+    pub fence: u64,
+}
+
+/// A look at a lock's queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Glimpse {
+    /// The lock.
+    pub lock: String,
+    /// When it was looked at, from the question to the answer.
+    pub seen: (Duration, Duration),
+    /// The sessions that waited.
+    pub queue: Vec<String>,
 }
 
 /// A client's belief that it holds a lock.
@@ -106,7 +139,8 @@ pub struct Destroyed {
 /// One locker, until the storm is over.
 pub async fn locker(number: u32, world: World, machine: Arc<Machine>, shared: Arc<Shared>, mix: Mix, mut rng: Rng) {
     let http = Http::new(&world, *rng.pick(&shared.servers));
-    let mut locker = Locker { number, world, machine, shared, rng, http, session: None, former: Vec::new() };
+    let mut locker =
+        Locker { number, world, machine, shared, rng, http, session: None, former: Vec::new(), astray: Vec::new() };
     while locker.shared.phase() == Phase::Storm {
         if !locker.has_session() && !locker.create(mix.ttl).await {
             locker.turn();
@@ -135,6 +169,8 @@ struct Locker {
     session: Option<Session>,
     /// Holds that it has released: session, lock, fence.
     former: Vec<(String, String, u64)>,
+    /// Sessions and locks of requests that were not answered: they may be granted at any later time.
+    astray: Vec<(String, String)>,
 }
 
 #[derive(Clone)]
@@ -244,15 +280,40 @@ impl Locker {
             false => format!("/v1/kv/{lock}?acquire={}", session.id),
         };
         let body = if queues { String::new() } else { format!("client {}", self.number) };
-        match self.http.send(Method::PUT, &path, None, body, PATIENCE).await {
-            Reply::Answer { status: 200, fence: Some(fence), .. } => return Some(fence),
+        if queues && self.rng.chance(300) {
+            self.glimpse(lock).await;
+        }
+        let (sent, strayed) = (trace::now(), (session.id.clone(), lock.to_owned()));
+        let reply = self.http.send(Method::PUT, &path, None, body, PATIENCE).await;
+        let clean = !self.astray.contains(&strayed);
+        match reply {
+            Reply::Answer { status: 200, fence: Some(fence), .. } => {
+                let (lock, session, answered) = (lock.to_owned(), session.id, trace::now());
+                let grant = Grant { lock, session, queued: queues, sent, answered, fence };
+                hold(&self.shared.book).grants.extend(clean.then_some(grant));
+                return Some(fence);
+            }
             Reply::Answer { status: 200 | 423, .. } => {}
             Reply::Answer { status: 500, body, .. } if body.starts_with(b"invalid session") => {
                 self.lost("an acquisition was answered that its session is gone");
             }
-            _ => self.turn(),
+            _ => {
+                self.astray.push(strayed);
+                self.turn();
+            }
         }
         None
+    }
+
+    /// Looks who waits for a lock (L11).
+    async fn glimpse(&mut self, lock: &str) {
+        let sent = trace::now();
+        let reply = self.http.send(Method::GET, &format!("/v1/lock/{lock}"), None, String::new(), PATIENCE).await;
+        let Reply::Answer { status: 200, body, .. } = reply else { return };
+        let Ok(shown) = serde_json::from_slice::<quorate::api::lock::Lock>(&body) else { return };
+        let queue = shown.queue.iter().map(|waiting| waiting.session.to_string()).collect();
+        let glimpse = Glimpse { lock: lock.into(), seen: (sent, trace::now()), queue };
+        hold(&self.shared.book).glimpses.push(glimpse);
     }
 
     /// Waits until the lock's key changes, as clients of Consul do.

@@ -8,6 +8,7 @@ pub mod kv;
 pub mod locks;
 pub mod operator;
 pub mod registers;
+pub mod streams;
 pub mod tenants;
 pub mod waits;
 
@@ -37,6 +38,8 @@ pub struct Shared {
     pub contradictions: Mutex<Vec<Alarm>>,
     /// What the watchers saw last.
     pub watched: Mutex<waits::Watched>,
+    /// What the readers of the event stream were told.
+    pub streams: Mutex<streams::Tapes>,
     /// What the observer saw.
     pub observations: Mutex<Observations>,
     /// What the operator is to do.
@@ -67,6 +70,7 @@ impl Shared {
             book: Mutex::default(),
             contradictions: Mutex::default(),
             watched: Mutex::default(),
+            streams: Mutex::default(),
             observations: Mutex::default(),
             errands: Arc::default(),
             phase: AtomicU8::new(Phase::Storm as u8),

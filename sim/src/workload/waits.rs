@@ -122,7 +122,7 @@ pub async fn audit(number: u32, world: &World, shared: &Arc<Shared>, servers: &[
 }
 
 /// Waits until it is so, or says when time is up why not.
-async fn until(world: &World, time: Duration, mut so: impl FnMut() -> Result<(), String>) -> Result<(), String> {
+pub async fn until(world: &World, time: Duration, mut so: impl FnMut() -> Result<(), String>) -> Result<(), String> {
     let began = world.clock.now();
     loop {
         match so() {

@@ -68,10 +68,11 @@ fn a_revision_that_is_larger_than_the_history_is_not_kept_in_part() {
     let mut state = State::default();
     let bounds = history::Bounds { revisions: 10, bytes: 3 * (crate::limits::HISTORY_OVERHEAD as u64 + 10) };
     state.apply(1, &entry(Command::KeepHistory(bounds)), &mut Vec::new());
-    for key in ["a", "b", "c", "d"] {
+    // Enough that there are more deletions behind the one that is too many.
+    for key in ["a", "b", "c", "d", "e", "f"] {
         state.apply(1, &entry(set(key, "1")), &mut Vec::new());
     }
-    assert_eq!((state.kv().history().len(), state.kv().history().floor()), (3, 2));
+    assert_eq!((state.kv().history().len(), state.kv().history().floor()), (3, 4));
     state.apply(1, &entry(Command::KvDeleteTree { prefix: "".into() }), &mut Vec::new());
     let history = state.kv().history();
     assert_eq!((history.len(), history.bytes(), history.floor()), (0, 0, state.revision()));

@@ -182,14 +182,15 @@ fn a_violation_is_shown_by_the_few_operations_that_matter() {
 
 #[test]
 fn a_report_shows_columns_and_counts() {
-    let bad = run(&history([put(1, 2, 7, YES), miss(30, 41, 3)]), &Book::default(), &[], linear::BUDGET);
+    let bad = run(&history([put(1, 2, 7, YES), miss(30, 41, 3)]), &Book::default(), &[], &[], linear::BUDGET);
     let shown = "\
 checker             ok  violations  gave up
 index                3           0        0
 linear               0           1        0
 locks                1           0        0
 raft                 1           0        0
-revision-order       0           1        0";
+revision-order       0           1        0
+stream               1           0        0";
     assert_eq!(bad.to_string(), shown);
     let violations: Vec<String> =
         bad.violations().map(|(checker, violation)| format!("[{checker}] {violation}")).collect();
@@ -209,6 +210,6 @@ revision-order       0           1        0";
 
 #[test]
 fn a_search_without_budget_gives_up() {
-    let report = run(&history([put(1, 2, 1, YES), get(3, 4, 1, 3)]), &Book::default(), &[], 1);
+    let report = run(&history([put(1, 2, 1, YES), get(3, 4, 1, 3)]), &Book::default(), &[], &[], 1);
     assert_eq!((report.gave_up(), report.is_ok()), (1, true));
 }
