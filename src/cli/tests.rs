@@ -114,9 +114,19 @@ fn usage_errors_exit_with_1_and_help_with_0() {
 
 #[test]
 fn help_of_every_command_has_examples() {
-    for command in
-        ["agent", "bench", "completion", "kv", "kv get", "kv put", "kv delete", "kv export", "kv import", "version"]
-    {
+    for command in [
+        "agent",
+        "bench",
+        "completion",
+        "kv",
+        "kv get",
+        "kv put",
+        "kv delete",
+        "kv export",
+        "kv import",
+        "lock",
+        "version",
+    ] {
         let words: Vec<&str> = command.split(' ').chain(["-help"]).collect();
         let (out, err, code) = Terminal::new().run(&words);
         assert!(out.contains("Examples:\n  quorate "), "{command}: {out}");

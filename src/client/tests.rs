@@ -322,7 +322,12 @@ fn every_option_reaches_the_agent() {
         };
         client.kv_keys("web", "/", &read).await.unwrap();
         client.kv_list("", &ReadOptions { consistency: Consistency::Stale, ..ReadOptions::default() }).await.unwrap();
-        for when in [When::Unchanged(7), When::Acquire("s&1".into()), When::Release("s1".into())] {
+        for when in [
+            When::Unchanged(7),
+            When::Acquire("s&1".into()),
+            When::Release("s1".into(), None),
+            When::Release("s1".into(), Some(7)),
+        ] {
             let options = PutOptions { when, ..PutOptions::default() };
             client.kv_put("k", Bytes::new(), &options).await.unwrap();
         }
@@ -340,6 +345,7 @@ fn every_option_reaches_the_agent() {
                 "PUT /v1/kv/k?cas=7",
                 "PUT /v1/kv/k?acquire=s%261",
                 "PUT /v1/kv/k?release=s1",
+                "PUT /v1/kv/k?release=s1&fence=7",
                 "DELETE /v1/kv/k?cas=3",
                 "DELETE /v1/kv/k/?recurse&lock=a%2Fb&fence=7&dc=dc2",
             ]
