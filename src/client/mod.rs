@@ -5,11 +5,13 @@
 //! [`crate::error::Error::Unknown`], and its caller finds out.
 //!
 //! Start with [`http::Http`], one connection; then [`kv`]. Locks are made of small parts: [`keeper`] keeps a session alive and
-//! knows until when to rely on it, [`lock`] holds a key by one, [`semaphore`] one of several places.
+//! knows until when to rely on it, [`lock`] holds a key by one, [`semaphore`] one of several places, and [`election`] says who
+//! leads.
 
 pub mod address;
 pub mod agent;
 mod contend;
+pub mod election;
 pub mod http;
 pub mod keeper;
 pub mod kv;

@@ -21,8 +21,8 @@ use crate::api::duration::GoDuration;
 use crate::client::keeper::{Loss, Standing};
 use crate::limits;
 use crate::world::Instant;
-use crate::world::real::supervise::{self, Event, Exit, Job, Margins, Supervised};
 use crate::world::real::Signals;
+use crate::world::real::supervise::{self, Event, Exit, Job, Margins, Supervised};
 use held::{Held, Wanted};
 
 /// Runs a program while it holds a lock
@@ -83,6 +83,8 @@ pub struct Lock {
 enum Reason {
     Asked,
     Lost(Loss),
+    /// Before its lease could end: whether it is lost is not known.
+    Late,
     Unsupervised,
 }
 
@@ -124,7 +126,11 @@ pub async fn run(cx: &mut Context, lock: Lock) -> anyhow::Result<ExitCode> {
     give_up(cx, &lock, &wanted, held, reason.as_ref()).await?;
     match (reason, exit) {
         (Some(Reason::Lost(loss)), _) => bail!("Lost the lock at {prefix}: {loss}. CHILD was stopped"),
+        (Some(Reason::Late), _) => {
+            bail!("Lost the lock at {prefix}: its lease was about to end, and was not renewed. CHILD was stopped")
+        }
         (Some(Reason::Unsupervised), _) => bail!("The supervisor of CHILD was killed, so CHILD was too"),
+        (_, Some(Exit::Code(supervise::CANNOT_RUN))) if !lock.shell => bail!("CHILD was not run"),
         (_, Some(Exit::Code(0))) => Ok(ExitCode::SUCCESS),
         (_, Some(_)) if lock.child_exit_code => Ok(ExitCode::from(2)),
         _ => Ok(ExitCode::SUCCESS),
@@ -175,7 +181,10 @@ async fn attend(
             biased;
             event = child.next() => match event {
                 Event::Started(pid) => say(cx, lock, format_args!("CHILD runs as process {pid}"))?,
-                Event::Stopping(how) => say(cx, lock, format_args!("CHILD is being stopped: {how}"))?,
+                Event::Stopping(how) => {
+                    say(cx, lock, format_args!("CHILD is being stopped {how}"))?;
+                    reason.get_or_insert(Reason::Late);
+                }
                 Event::Ended(exit) => {
                     say(cx, lock, format_args!("CHILD has ended: {}", shown(exit)))?;
                     return Ok((Some(exit), reason));
@@ -230,7 +239,7 @@ async fn give_up(
     reason: Option<&Reason>,
 ) -> anyhow::Result<()> {
     // Of what is lost nothing is left to free, and perhaps nobody to tell.
-    if matches!(reason, Some(Reason::Lost(Loss::Ended | Loss::RanOut(_)))) {
+    if matches!(reason, Some(Reason::Late | Reason::Lost(Loss::Ended | Loss::RanOut(_)))) {
         return Ok(());
     }
     let key = held.key();

@@ -7,10 +7,7 @@ use std::process::{Command, ExitCode};
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 
-use super::Program;
-
-/// What a shell says of a command that cannot be run.
-const CANNOT_RUN: u8 = 127;
+use super::{CANNOT_RUN, Program};
 
 /// Becomes the job; returns only if that fails.
 pub fn main(args: &[OsString]) -> ExitCode {
@@ -22,7 +19,7 @@ pub fn main(args: &[OsString]) -> ExitCode {
     let error = exec(supervisor, &program);
     let name = program.words.first().map(OsString::as_os_str).unwrap_or_default();
     eprintln!("Error! cannot run {}: {error}", name.to_string_lossy());
-    ExitCode::from(CANNOT_RUN)
+    ExitCode::from(u8::try_from(CANNOT_RUN).unwrap_or(u8::MAX))
 }
 
 fn exec(supervisor: Pid, program: &Program) -> io::Error {

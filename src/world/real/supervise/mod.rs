@@ -33,6 +33,8 @@ const OWN_PROGRAM: &str = "/proc/self/exe";
 const SUPERVISOR: &str = "lock-supervisor";
 /// The first argument of a process that is to be its child.
 const CHILD: &str = "lock-child";
+/// The exit code of a job that cannot be run: a shell's.
+pub const CANNOT_RUN: i32 = 127;
 /// Longest message: a reason in words.
 const MAX_MESSAGE: usize = 4096;
 
@@ -74,7 +76,7 @@ pub struct Supervised {
 pub enum Event {
     /// The job runs, as this process and in the group of this number.
     Started(i32),
-    /// It is being stopped, and why.
+    /// It is being stopped, and how.
     Stopping(String),
     /// It has ended.
     Ended(Exit),

@@ -128,12 +128,12 @@ impl Supervisor {
                 Step::Term => {
                     // It may have ended by itself just now.
                     let _ = kill_process_group(self.pid, Signal::TERM);
-                    let _ = writeln!(self.owner, "stopping it with SIGTERM");
+                    let _ = writeln!(self.owner, "stopping with SIGTERM");
                     continue;
                 }
                 Step::Kill => {
                     let _ = kill_process_group(self.pid, Signal::KILL);
-                    let _ = writeln!(self.owner, "stopping it with SIGKILL");
+                    let _ = writeln!(self.owner, "stopping with SIGKILL");
                     continue;
                 }
                 Step::Wait(next) => self.arm(next)?,
