@@ -49,6 +49,8 @@ pub enum Standing {
     Held {
         /// The end of the lease, if no renewal moves it.
         until: Instant,
+        /// Why the last renewal had no answer, if it had none.
+        trouble: Option<String>,
     },
     /// It must not be relied on any more.
     Lost(Loss),
@@ -95,7 +97,7 @@ impl Keeper {
             (session, _) = http.session_create(&plain).await?;
         }
         let until = lease.until.unwrap_or(sent + options.ttl);
-        let (tell, standing) = watch::channel(Standing::Held { until });
+        let (tell, standing) = watch::channel(Standing::Held { until, trouble: None });
         let leased = lease.until.is_some();
         let renewer = Renewer { http: http.another(), session: session.to_string(), ttl: options.ttl, leased, tell };
         let task = http.world().spawn(renewer.run(sent, until));
@@ -121,7 +123,7 @@ impl Keeper {
     /// Until when the session may be relied on; `None` if it is lost.
     pub fn until(&self) -> Option<Instant> {
         match *self.standing.borrow() {
-            Standing::Held { until } => Some(until).filter(|until| *until > self.http.now()),
+            Standing::Held { until, .. } => Some(until).filter(|until| *until > self.http.now()),
             Standing::Lost(_) => None,
         }
     }
@@ -133,13 +135,13 @@ impl Keeper {
         loop {
             // By value: nothing is borrowed while it waits.
             let now = standing.borrow_and_update().clone();
-            let until = match now {
+            let (until, trouble) = match now {
                 Standing::Lost(loss) => return loss,
-                Standing::Held { until } => until,
+                Standing::Held { until, trouble } => (until, trouble),
             };
             // The renewing task says the same; this does not depend on it.
             if world.clock.now() >= until {
-                return Loss::RanOut("no renewal was answered in time".into());
+                return Loss::RanOut(trouble.unwrap_or_else(|| HELD_UP.into()));
             }
             tokio::select! {
                 changed = standing.changed() => if changed.is_err() {
@@ -168,6 +170,9 @@ impl Drop for Keeper {
     }
 }
 
+/// Why there was no renewal, if not by the agent's fault.
+const HELD_UP: &str = "this process was held up";
+
 /// The task that renews.
 struct Renewer {
     http: Http,
@@ -188,12 +193,11 @@ impl Renewer {
         let world = self.http.world();
         let part = self.ttl / limits::LEASE_PARTS;
         let mut next = sent + 2 * part;
-        let mut why = "no renewal was sent in time: this process was held up".to_string();
         loop {
             world.clock.sleep_until(next.min(until)).await;
             let sent = world.clock.now();
             if sent >= until {
-                return Loss::RanOut(why);
+                return Loss::RanOut(self.trouble().unwrap_or_else(|| HELD_UP.into()));
             }
             let patience = part.min(until.since(sent));
             let answer = world.timeout(patience, self.http.session_renew(&self.session)).await;
@@ -204,19 +208,30 @@ impl Renewer {
                 Some(Ok(Some((_, lease)))) if now < until => {
                     let promised = if self.leased { lease.until } else { Some(sent + self.ttl) };
                     until = promised.map_or(until, |promised| promised.max(until));
-                    self.tell.send_replace(Standing::Held { until });
+                    self.tell.send_replace(Standing::Held { until, trouble: None });
                     next = sent + 2 * part;
                 }
                 Some(Ok(Some(_))) => return Loss::RanOut("its renewal was answered too late".into()),
                 Some(Err(error)) => {
-                    why = error.to_string();
+                    self.fret(until, error.to_string());
                     next = now + limits::LOCK_RETRY.min(part / 2);
                 }
                 None => {
-                    why = format!("{} did not answer within {patience:?}", self.http.address());
+                    self.fret(until, format!("{} did not answer within {patience:?}", self.http.address()));
                     next = now;
                 }
             }
+        }
+    }
+
+    fn fret(&self, until: Instant, trouble: String) {
+        self.tell.send_replace(Standing::Held { until, trouble: Some(trouble) });
+    }
+
+    fn trouble(&self) -> Option<String> {
+        match &*self.tell.borrow() {
+            Standing::Held { trouble, .. } => trouble.clone(),
+            Standing::Lost(_) => None,
         }
     }
 }

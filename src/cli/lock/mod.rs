@@ -83,8 +83,8 @@ pub struct Lock {
 enum Reason {
     Asked,
     Lost(Loss),
-    /// Before its lease could end: whether it is lost is not known.
-    Late,
+    /// Its lease is about to end, because of this trouble with renewals.
+    Late(String),
     Unsupervised,
 }
 
@@ -126,8 +126,10 @@ pub async fn run(cx: &mut Context, lock: Lock) -> anyhow::Result<ExitCode> {
     give_up(cx, &lock, &wanted, held, reason.as_ref()).await?;
     match (reason, exit) {
         (Some(Reason::Lost(loss)), _) => bail!("Lost the lock at {prefix}: {loss}. CHILD was stopped"),
-        (Some(Reason::Late), _) => {
-            bail!("Lost the lock at {prefix}: its lease was about to end, and was not renewed. CHILD was stopped")
+        (Some(Reason::Late(why)), _) => {
+            bail!(
+                "Lost the lock at {prefix}: its lease was about to end, and was not renewed: {why}. CHILD was stopped"
+            )
         }
         (Some(Reason::Unsupervised), _) => bail!("The supervisor of CHILD was killed, so CHILD was too"),
         (_, Some(Exit::Code(supervise::CANNOT_RUN))) if !lock.shell => bail!("CHILD was not run"),
@@ -169,13 +171,14 @@ async fn attend(
     ttl: Duration,
 ) -> anyhow::Result<(Option<Exit>, Option<Reason>)> {
     let mut standing = held.keeper().watch();
-    let Standing::Held { until } = standing.borrow_and_update().clone() else {
+    let Standing::Held { until, .. } = standing.borrow_and_update().clone() else {
         return Ok((None, Some(Reason::Lost(held.keeper().lost().await))));
     };
     let job = job(cx, lock, held, ttl)?;
     let mut child = supervise::start(&job, until).context("cannot start the supervisor of CHILD")?;
     let mut lost = std::pin::pin!(held.lost());
     let mut reason = None;
+    let mut trouble = None;
     loop {
         tokio::select! {
             biased;
@@ -183,7 +186,8 @@ async fn attend(
                 Event::Started(pid) => say(cx, lock, format_args!("CHILD runs as process {pid}"))?,
                 Event::Stopping(how) => {
                     say(cx, lock, format_args!("CHILD is being stopped {how}"))?;
-                    reason.get_or_insert(Reason::Late);
+                    let held_up = || "this process was held up".into();
+                    reason.get_or_insert_with(|| Reason::Late(trouble.clone().unwrap_or_else(held_up)));
                 }
                 Event::Ended(exit) => {
                     say(cx, lock, format_args!("CHILD has ended: {}", shown(exit)))?;
@@ -206,8 +210,12 @@ async fn attend(
                 reason = Some(Reason::Asked);
             }
             Ok(()) = standing.changed() => {
-                if let Standing::Held { until } = *standing.borrow_and_update() {
+                if let Standing::Held { until, trouble: now } = standing.borrow_and_update().clone() {
                     child.extend(until);
+                    if let Some(why) = now.as_ref().filter(|_| now != trouble) {
+                        say(cx, lock, format_args!("The lease is not renewed: {why}"))?;
+                    }
+                    trouble = now;
                 }
             }
         }
@@ -239,7 +247,7 @@ async fn give_up(
     reason: Option<&Reason>,
 ) -> anyhow::Result<()> {
     // Of what is lost nothing is left to free, and perhaps nobody to tell.
-    if matches!(reason, Some(Reason::Late | Reason::Lost(Loss::Ended | Loss::RanOut(_)))) {
+    if matches!(reason, Some(Reason::Late(_) | Reason::Lost(Loss::Ended | Loss::RanOut(_)))) {
         return Ok(());
     }
     let key = held.key();
