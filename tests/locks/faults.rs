@@ -33,6 +33,16 @@ fn a_command_that_is_killed_takes_its_child_with_it_and_the_lock_passes_on() {
 }
 
 #[test]
+fn a_child_does_not_wait_for_its_deadline_when_its_command_is_killed() {
+    let (agent, log) = (Agent::start(&["-dev"]), Log::new());
+    let first = Holder::start(&log, agent.http, &["-ttl=1h"], &writes("a"));
+    log.wait_for("a");
+    let child = first.child();
+    signal("KILL", first.pid());
+    wait_for_end_of(child);
+}
+
+#[test]
 fn a_supervisor_that_is_killed_takes_the_child_and_what_it_started_with_it() {
     let (agent, log) = (Agent::start(&["-dev"]), Log::new());
     let mut first = Holder::start(&log, agent.http, &["-ttl=1h"], &format!("({}) & wait", writes("a")));

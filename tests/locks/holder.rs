@@ -1,5 +1,7 @@
 //! A running `quorate lock`, its supervisor and its child; and a log that children write, from which it is seen who ran when.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::fs::File;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -19,9 +21,14 @@ pub struct Holder {
 impl Holder {
     /// Starts `quorate lock` with these flags; `script` is the child.
     pub fn start(log: &Log, http: SocketAddr, flags: &[&str], script: &str) -> Holder {
+        Holder::start_by(Command::new(program()), log, http, flags, script)
+    }
+
+    /// The same, by a command that becomes the program with the arguments that follow its own.
+    pub fn start_by(mut command: Command, log: &Log, http: SocketAddr, flags: &[&str], script: &str) -> Holder {
         let number = log.number();
         let said = log.dir.path().join(format!("said-{number}"));
-        let command = Command::new(program())
+        let command = command
             .args([&["lock", "-verbose"], flags, &["job", script]].concat())
             .env("CONSUL_HTTP_ADDR", http.to_string())
             .env("SHELL", "/bin/sh")

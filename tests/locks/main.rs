@@ -11,3 +11,4 @@ mod holder;
 mod semaphore;
 #[path = "../support/mod.rs"]
 mod support;
+mod weaker;
