@@ -71,6 +71,7 @@ fn bad_input_is_refused_before_anything_is_done() {
         (&["lock", "job"], "PREFIX and CHILD are needed"),
         (&["lock", "-n=0", "job", "true"], "-n=0"),
         (&["lock", "-ttl=0s", "job", "true"], "-ttl must be above 0s"),
+        (&["lock", "-datacenter=dc2", "job", "true"], "a lock is held where its agent is"),
         (&["lock", "-ttl=1ms", "job", "true"], "TTL"),
         (&["lock", "taken", "true"], "taken/.lock is no lock: its flags are 42"),
         (&["lock", "-n=2", "taken", "true"], "taken/.lock is no semaphore's: its flags are 42"),

@@ -97,6 +97,9 @@ pub async fn run(cx: &mut Context, lock: Lock) -> anyhow::Result<ExitCode> {
     if lock.n == 0 {
         bail!("-n=0: at least one must be able to hold the lock");
     }
+    if lock.http.datacenter.is_some() {
+        bail!("-datacenter: a lock is held where its agent is; set -http-addr to an agent of that datacenter");
+    }
     let ttl = lock.ttl.to_std().filter(|ttl| !ttl.is_zero()).context("-ttl must be above 0s")?;
     let patience = lock.timeout.map(|timeout| timeout.to_std().context("-timeout must not be negative"));
     let patience = patience.transpose()?.filter(|patience| !patience.is_zero());
