@@ -60,6 +60,19 @@ fn a_supervisor_that_is_killed_takes_the_child_and_what_it_started_with_it() {
 }
 
 #[test]
+fn a_supervisor_that_hangs_is_killed_with_the_child_before_the_lock_passes_on() {
+    let (agent, log) = (Agent::start(&["-dev"]), Log::new());
+    let (mut first, _second) = two(&log, &agent);
+    signal("STOP", first.supervisor());
+    agent.signal("STOP");
+    assert_eq!(first.wait(), Some(1));
+    assert!(first.said().contains("The supervisor of CHILD hangs"), "{}", first.said());
+    agent.signal("CONT");
+    log.wait_for("b");
+    assert_eq!(log.turns(), ["a", "b"]);
+}
+
+#[test]
 fn the_kernel_kills_the_child_of_a_supervisor_that_is_killed_while_nobody_looks() {
     let (agent, log) = (Agent::start(&["-dev"]), Log::new());
     let first = Holder::start(&log, agent.http, &[TTL], &writes("a"));

@@ -3,8 +3,9 @@
 //! This command keeps the lock. The program is run by a supervisor ([`supervise`]), a process of its own that stops it before
 //! the lease ends, whatever becomes of this one. What this never does: free the lock while the program may still run.
 //!
-//! Start with [`run`]; [`held`] is what is held, a lock or one of several places.
+//! Start with [`run`]; [`held`] is what is held, a lock or one of several places; [`attend`] is while the child runs.
 
+mod attend;
 mod held;
 
 use std::ffi::OsString;
@@ -18,11 +19,10 @@ use super::argv::go_bool;
 use super::context::Context;
 use super::http_flags::HttpFlags;
 use crate::api::duration::GoDuration;
-use crate::client::keeper::{Loss, Standing};
-use crate::limits;
-use crate::world::Instant;
+use crate::client::keeper::Loss;
 use crate::world::real::Signals;
-use crate::world::real::supervise::{self, Event, Exit, Job, Margins, Supervised};
+use crate::world::real::supervise::{self, Exit, Job, Margins};
+use attend::{Attendance, Reason};
 use held::{Held, Wanted};
 
 /// Runs a program while it holds a lock
@@ -79,15 +79,6 @@ pub struct Lock {
     http: HttpFlags,
 }
 
-/// Why the child is stopped.
-enum Reason {
-    Asked,
-    Lost(Loss),
-    /// Its lease is about to end, because of this trouble with renewals.
-    Late(String),
-    Unsupervised,
-}
-
 /// Takes the lock, runs the child, gives the lock up.
 pub async fn run(cx: &mut Context, lock: Lock) -> anyhow::Result<ExitCode> {
     let prefix = lock.prefix.trim_matches('/');
@@ -125,7 +116,16 @@ pub async fn run(cx: &mut Context, lock: Lock) -> anyhow::Result<ExitCode> {
              writes of a holder that was paused are not refused"
         )?;
     }
-    let (exit, reason) = attend(cx, &lock, &held, &mut signals, ttl).await?;
+    let job = job(cx, &lock, &held, ttl)?;
+    let (exit, reason) = {
+        let (err, verbose) = (&mut cx.err, lock.verbose);
+        // Nobody is there to be told that nobody can be told.
+        let mut tell = |what: String| drop(verbose.then(|| writeln!(err, "{what}")));
+        match Attendance::begin(cx.world.clone(), &held, job, &mut tell) {
+            Ok(attendance) => attendance.attend(&mut signals).await,
+            Err(reason) => (None, Some(reason)),
+        }
+    };
     give_up(cx, &lock, &wanted, held, reason.as_ref()).await?;
     match (reason, exit) {
         (Some(Reason::Lost(loss)), _) => bail!("Lost the lock at {prefix}: {loss}. CHILD was stopped"),
@@ -135,6 +135,7 @@ pub async fn run(cx: &mut Context, lock: Lock) -> anyhow::Result<ExitCode> {
             )
         }
         (Some(Reason::Unsupervised), _) => bail!("The supervisor of CHILD was killed, so CHILD was too"),
+        (Some(Reason::Unstarted(why)), _) => bail!("Cannot run CHILD: {why}"),
         (_, Some(Exit::Code(supervise::CANNOT_RUN))) if !lock.shell => bail!("CHILD was not run"),
         (_, Some(Exit::Code(0))) => Ok(ExitCode::SUCCESS),
         (_, Some(_)) if lock.child_exit_code => Ok(ExitCode::from(2)),
@@ -163,82 +164,6 @@ fn job(cx: &Context, lock: &Lock, held: &Held, ttl: Duration) -> anyhow::Result<
     }
     let (words, shell, pass_stdin) = (lock.child.clone(), lock.shell, lock.pass_stdin);
     Ok(Job { words, shell, pass_stdin, vars, margins: Margins::of(ttl) })
-}
-
-/// Runs the child until it has ended, and stops it when the lock is lost or a signal says so. How it ended, and why it was stopped.
-async fn attend(
-    cx: &mut Context,
-    lock: &Lock,
-    held: &Held,
-    signals: &mut Signals,
-    ttl: Duration,
-) -> anyhow::Result<(Option<Exit>, Option<Reason>)> {
-    let mut standing = held.keeper().watch();
-    let Standing::Held { until, .. } = standing.borrow_and_update().clone() else {
-        return Ok((None, Some(Reason::Lost(held.keeper().lost().await))));
-    };
-    let job = job(cx, lock, held, ttl)?;
-    let mut child = supervise::start(&job, until).context("cannot start the supervisor of CHILD")?;
-    let mut lost = std::pin::pin!(held.lost());
-    let mut reason = None;
-    let mut trouble = None;
-    loop {
-        tokio::select! {
-            biased;
-            event = child.next() => match event {
-                Event::Started(pid) => say(cx, lock, format_args!("CHILD runs as process {pid}"))?,
-                Event::Stopping(how) => {
-                    say(cx, lock, format_args!("CHILD is being stopped {how}"))?;
-                    let held_up = || "this process was held up".into();
-                    reason.get_or_insert_with(|| Reason::Late(trouble.clone().unwrap_or_else(held_up)));
-                }
-                Event::Ended(exit) => {
-                    say(cx, lock, format_args!("CHILD has ended: {}", shown(exit)))?;
-                    return Ok((Some(exit), reason));
-                }
-                Event::Failed(why) => bail!("cannot run CHILD: {why}"),
-                Event::Gone => {
-                    bury(cx, held, &child).await;
-                    return Ok((None, Some(reason.unwrap_or(Reason::Unsupervised))));
-                }
-            },
-            loss = &mut lost, if reason.is_none() => {
-                say(cx, lock, format_args!("The lock is lost: {loss}"))?;
-                child.stop();
-                reason = Some(Reason::Lost(loss));
-            }
-            signal = signals.next(), if reason.is_none() => {
-                say(cx, lock, format_args!("Stopping on {signal:?}"))?;
-                child.stop();
-                reason = Some(Reason::Asked);
-            }
-            Ok(()) = standing.changed() => {
-                if let Standing::Held { until, trouble: now } = standing.borrow_and_update().clone() {
-                    child.extend(until);
-                    if let Some(why) = now.as_ref().filter(|_| now != trouble) {
-                        say(cx, lock, format_args!("The lease is not renewed: {why}"))?;
-                    }
-                    trouble = now;
-                }
-            }
-        }
-    }
-}
-
-fn shown(exit: Exit) -> String {
-    match exit {
-        Exit::Code(code) => format!("exit code {code}"),
-        Exit::Signal(signal) => format!("killed by signal {signal}"),
-    }
-}
-
-/// The supervisor is gone: kills what it ran, and waits until that is gone too, or until its lease has ended.
-async fn bury(cx: &Context, held: &Held, child: &Supervised) {
-    let until = held.until().unwrap_or(Instant(0));
-    child.kill_group();
-    while child.group_lives() && cx.world.clock.now() < until {
-        cx.world.sleep(limits::LOCK_GONE_POLL).await;
-    }
 }
 
 /// Frees the lock, now that the child has ended, and removes its key if nobody else uses it.

@@ -214,6 +214,12 @@ impl Supervised {
         }
     }
 
+    /// Kills the job's group, and the supervisor. For when it does not do what it must.
+    pub fn kill_all(&mut self) {
+        self.kill_group();
+        let _ = self.supervisor.kill();
+    }
+
     /// Whether a process of the job's group exists; one that has ended counts until somebody has asked how.
     pub fn group_lives(&self) -> bool {
         self.job.is_some_and(|group| test_kill_process_group(group).is_ok())
