@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests drive real processes from outside")]
 
+mod client;
 #[path = "../support/cluster.rs"]
 mod cluster;
 mod command;
