@@ -54,6 +54,8 @@ type Script = Box<dyn FnMut(&str, &str) -> Option<Said> + Send>;
 enum Said {
     /// Status, header, body.
     This(u16, Option<(&'static str, String)>, String),
+    /// The same, after so many milliseconds.
+    Late(u64, Box<Said>),
     /// Nothing, as from a partition.
     Nothing,
     /// The connection breaks.
@@ -125,6 +127,13 @@ impl Fake {
             inner.requests.push(line);
             (if inner.faults.is_empty() { None } else { Some(inner.faults.remove(0)) }, said)
         };
+        let said = match said {
+            Some(Said::Late(millis, said)) => {
+                Turns::default().sleep_until(Instant(millis * 1_000_000)).await;
+                Some(*said)
+            }
+            said => said,
+        };
         match said {
             Some(Said::This(status, header, text)) => {
                 let mut reply = plain(status, &text);
@@ -133,7 +142,7 @@ impl Fake {
                 }
                 return Ok(reply);
             }
-            Some(Said::Nothing) => std::future::pending().await,
+            Some(Said::Nothing | Said::Late(..)) => std::future::pending().await,
             Some(Said::Gone) => return Err(io::ErrorKind::ConnectionReset.into()),
             None => {}
         }
