@@ -38,6 +38,11 @@ impl Error {
         matches!(self, Error::Request(_) | Error::TooLarge(_))
     }
 
+    /// Whether it may pass by itself: who can do the same thing twice may go on trying.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Error::Retry(_) | Error::Busy(_) | Error::Unknown(_))
+    }
+
     /// An I/O error that the operator must look at, with what was being done when it happened.
     pub fn io(doing: impl fmt::Display, error: &std::io::Error) -> Self {
         Error::Operator(format!("{doing}: {error}"))

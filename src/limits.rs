@@ -346,6 +346,24 @@ pub const MAX_INPUT: usize = 1024 * MIB;
 pub const LEAVE_WAIT: Duration = Duration::from_secs(15);
 /// How long a node that stops tries to leave its cluster; what is left of [`LEAVE_WAIT`] is for the rest.
 pub const LEAVE_TRIES: Duration = Duration::from_secs(10);
+/// TTL of the session that holds a client's lock, unless it says otherwise. Consul's figure.
+pub const LOCK_TTL: Duration = Duration::from_secs(15);
+/// Into how many parts a TTL is divided: a renewal begins when two have passed, and each attempt may take one. So two attempts
+/// fail before a third of the lease is left, which is when what the lock protects is asked to stop.
+pub const LEASE_PARTS: u32 = 6;
+/// Longest pause before something that failed is tried again for a lock; a short lease shortens it.
+pub const LOCK_RETRY: Duration = Duration::from_millis(250);
+/// How long one request waits in a lock's queue before it is repeated, which keeps its place: below the idle time of the
+/// proxies that may be in between.
+pub const LOCK_TURN: Duration = Duration::from_secs(30);
+/// How long a lock is tried to be given up, at most: without an answer its session ends by itself.
+pub const LOCK_FAREWELL: Duration = Duration::from_secs(5);
+/// How long what a lock protects may take to end after SIGTERM, before SIGKILL; a short lease shortens it. Consul's figure.
+pub const LOCK_STOP: Duration = Duration::from_secs(5);
+/// How long before the end of its lease it is killed: longer than a busy machine keeps a process waiting.
+pub const LOCK_KILL_MARGIN: Duration = Duration::from_millis(500);
+/// How often it is looked whether what was killed is gone.
+pub const LOCK_GONE_POLL: Duration = Duration::from_millis(20);
 /// Clients of one `bench`: as many connections as a process may usually open, with room for the rest.
 pub const MAX_BENCH_CLIENTS: usize = 16_384;
 /// Keys of one `bench`, so that its bookkeeping stays in memory.

@@ -129,7 +129,7 @@ mod tests {
 
     fn world(seed: u8) -> World {
         World {
-            clock: Arc::new(real::RealClock::new()),
+            clock: Arc::new(real::RealClock),
             net: Arc::new(real::RealNetwork),
             disk: Arc::new(MemoryDisk::default()),
             entropy: Arc::new(Seed(seed)),

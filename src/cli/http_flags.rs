@@ -54,6 +54,11 @@ impl HttpFlags {
         Ok("127.0.0.1:8500".parse()?)
     }
 
+    /// Whether the flags say whom to talk to, which programs that are started from here do not see.
+    pub fn names_address(&self) -> bool {
+        self.http_addr.is_some()
+    }
+
     /// The token from the flags or the environment; what is more explicit wins.
     ///
     /// # Errors

@@ -14,6 +14,7 @@ mod context;
 mod http_flags;
 mod info;
 mod kv;
+mod lock;
 mod members;
 mod operator;
 mod session;
@@ -60,6 +61,8 @@ enum Command {
     /// Reads and writes keys
     #[command(subcommand)]
     Kv(kv::Kv),
+    /// Runs a program while it holds a lock
+    Lock(Box<lock::Lock>),
     /// Lists the nodes of the cluster
     Members(members::Members),
     /// Looks after the cluster
@@ -79,6 +82,10 @@ enum Command {
 /// What `main` does: runs the command that the process was started with.
 pub fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
+    // The processes that `quorate lock` starts: they depend on no event loop.
+    if let Some(code) = real::supervise::hidden(&args) {
+        return code;
+    }
     match real::block_on(|world: World| async move { run(&mut Context::real(world), args).await }) {
         Ok(code) => code,
         Err(error) => {
@@ -144,6 +151,7 @@ async fn dispatch(cx: &mut Context, command: Command) -> anyhow::Result<ExitCode
         Command::Completion(completion) => completion::run(cx, &completion),
         Command::Info(info) => info::run(cx, info).await,
         Command::Kv(kv) => kv::run(cx, kv).await,
+        Command::Lock(lock) => Box::pin(lock::run(cx, *lock)).await,
         Command::Members(members) => members::run(cx, members).await,
         Command::Operator(operator) => operator::run(cx, operator).await,
         Command::Session(session) => session::run(cx, session).await,

@@ -134,6 +134,7 @@ fn help_of_every_command_has_examples() {
         "kv delete",
         "kv export",
         "kv import",
+        "lock",
         "version",
         "watch",
     ] {

@@ -122,6 +122,12 @@ impl Http {
         &self.address
     }
 
+    /// A client of the same agent with a connection of its own: what waits on this one does not hold it up.
+    pub fn another(&self) -> Http {
+        let (world, address, token) = (self.world.clone(), self.address.clone(), self.token.clone());
+        Http { world, address, token, connection: Mutex::new(None) }
+    }
+
     /// What this client runs on.
     pub fn world(&self) -> &World {
         &self.world

@@ -116,8 +116,8 @@ pub enum When {
     Unchanged(u64),
     /// Only if this session holds the key or can take it; it then does.
     Acquire(String),
-    /// Only if this session holds the key; it then gives it up.
-    Release(String),
+    /// Only if this session holds the key, under this fence if there is one; it then gives it up.
+    Release(String, Option<u64>),
 }
 
 /// What to delete.
@@ -170,6 +170,14 @@ impl Http {
     /// # Errors
     /// As [`Http::kv_get`]; `Unknown` if the write may have been applied; `Request` if the lock is not held under that fence.
     pub async fn kv_put(&self, key: &str, value: Bytes, options: &PutOptions) -> Result<bool> {
+        self.kv_put_fenced(key, value, options).await.map(|(done, _)| done)
+    }
+
+    /// The same, with the fence of the lock that [`When::Acquire`] gave. Consul's agents give none.
+    ///
+    /// # Errors
+    /// As [`Http::kv_put`].
+    pub async fn kv_put_fenced(&self, key: &str, value: Bytes, options: &PutOptions) -> Result<(bool, Option<u64>)> {
         let mut path = path(key);
         if options.flags != 0 {
             path = path.with("flags", Some(&options.flags.to_string()));
@@ -178,7 +186,10 @@ impl Http {
             When::Always => path,
             When::Unchanged(index) => path.with("cas", Some(&index.to_string())),
             When::Acquire(session) => path.with("acquire", Some(session)),
-            When::Release(session) => path.with("release", Some(session)),
+            When::Release(session, None) => path.with("release", Some(session)),
+            When::Release(session, Some(fence)) => {
+                path.with("release", Some(session)).with("fence", Some(&fence.to_string()))
+            }
         };
         self.write(Method::PUT, self::under(path, options.under.as_ref()), value, options.datacenter.as_deref()).await
     }
@@ -199,7 +210,8 @@ impl Http {
             Delete::Unchanged(index) => path(key).with("cas", Some(&index.to_string())),
             Delete::Prefix => path(key).with("recurse", None),
         };
-        self.write(Method::DELETE, self::under(path, under), Bytes::new(), datacenter).await
+        let path = self::under(path, under);
+        self.write(Method::DELETE, path, Bytes::new(), datacenter).await.map(|(done, _)| done)
     }
 
     /// Any read: what a 404 with an index answers is the default of `T`.
@@ -239,14 +251,20 @@ impl Http {
         Ok(answer(data, &reply))
     }
 
-    async fn write(&self, method: Method, mut path: Path, body: Bytes, datacenter: Option<&str>) -> Result<bool> {
+    async fn write(
+        &self,
+        method: Method,
+        mut path: Path,
+        body: Bytes,
+        datacenter: Option<&str>,
+    ) -> Result<(bool, Option<u64>)> {
         if datacenter.is_some() {
             path = path.with("dc", datacenter);
         }
         let reply = self.send(Request { body, ..Request::new(method, path.into()) }).await?;
         match (reply.status, reply.body.trim_ascii()) {
-            (StatusCode::OK, b"true") => Ok(true),
-            (StatusCode::OK, b"false") => Ok(false),
+            (StatusCode::OK, b"true") => Ok((true, reply.number(FENCE))),
+            (StatusCode::OK, b"false") => Ok((false, None)),
             (StatusCode::OK, _) => {
                 Err(Error::Unknown(format!("{} answered a write with neither true nor false", self.address())))
             }
@@ -256,6 +274,7 @@ impl Http {
 }
 
 const INDEX: &str = "x-consul-index";
+const FENCE: &str = "x-quorate-fence";
 
 fn answer<T>(data: T, reply: &Reply) -> Answer<T> {
     Answer {
@@ -271,7 +290,12 @@ const KEY: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').
 
 /// The path of a key, percent-encoded.
 pub fn key_path(key: &str) -> String {
-    format!("/v1/kv/{}", utf8_percent_encode(key, KEY))
+    key_after("/v1/kv/", key)
+}
+
+/// A key, percent-encoded, behind where its route begins.
+pub(super) fn key_after(route: &str, key: &str) -> String {
+    format!("{route}{}", utf8_percent_encode(key, KEY))
 }
 
 fn path(key: &str) -> Path {

@@ -4,14 +4,24 @@
 //! does: repeat a request of which anything may have been done (R3). A write whose answer did not come is
 //! [`crate::error::Error::Unknown`], and its caller finds out.
 //!
-//! Start with [`http::Http`], one connection; then [`kv`]. [`stream`] is the one thing that is not a request and its reply.
+//! Start with [`http::Http`], one connection; then [`kv`]. Locks are made of small parts: [`keeper`] keeps a session alive and
+//! knows until when to rely on it, [`lock`] holds a key by one, [`semaphore`] one of several places, and [`election`] says who
+//! leads. [`stream`] is the one thing that is not a request and its reply.
 
 pub mod address;
 pub mod agent;
+mod contend;
+pub mod election;
 pub mod http;
+pub mod keeper;
 pub mod kv;
+pub mod lock;
+
 pub mod operator;
 pub mod path;
+mod patience;
+pub mod queue;
+pub mod semaphore;
 pub mod session;
 mod status;
 pub mod stream;

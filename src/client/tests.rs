@@ -1,5 +1,7 @@
 //! The client against an agent that is made up: a few keys in a map behind a network in memory.
 
+mod locks;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -41,6 +43,23 @@ struct Inner {
     tasks: Vec<Task<()>>,
     /// What the next requests meet instead of an answer.
     faults: Vec<Fault>,
+    /// Answers what is not about keys, and what it likes to.
+    script: Option<Script>,
+}
+
+/// What an agent says to a request line and a body, if it is not as ever.
+type Script = Box<dyn FnMut(&str, &str) -> Option<Said> + Send>;
+
+/// What a script says.
+enum Said {
+    /// Status, header, body.
+    This(u16, Option<(&'static str, String)>, String),
+    /// The same, after so many milliseconds.
+    Late(u64, Box<Said>),
+    /// Nothing, as from a partition.
+    Nothing,
+    /// The connection breaks.
+    Gone,
 }
 
 #[derive(Clone)]
@@ -67,6 +86,10 @@ impl Fake {
     pub(crate) fn world(&self) -> World {
         let (net, clock) = (Arc::new(self.clone()), Arc::new(Turns::default()));
         World { net, clock, disk: Arc::new(MemoryDisk::default()), ..real::world() }
+    }
+
+    fn script(&self, script: impl FnMut(&str, &str) -> Option<Said> + Send + 'static) {
+        self.0.lock().unwrap().script = Some(Box::new(script));
     }
 
     pub(crate) fn fail_next(&self, fault: Fault) {
@@ -96,11 +119,33 @@ impl Fake {
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let token = head.headers.get("x-consul-token").map(|t| format!(" token={}", t.to_str().unwrap()));
         let line = format!("{} {}{}", head.method, head.uri, token.unwrap_or_default());
-        let fault = {
+        let (fault, said) = {
             let mut inner = self.0.lock().unwrap();
+            let mut script = inner.script.take();
+            let said = script.as_mut().and_then(|script| script(&line, &String::from_utf8_lossy(&body)));
+            inner.script = script;
             inner.requests.push(line);
-            if inner.faults.is_empty() { None } else { Some(inner.faults.remove(0)) }
+            (if inner.faults.is_empty() { None } else { Some(inner.faults.remove(0)) }, said)
         };
+        let said = match said {
+            Some(Said::Late(millis, said)) => {
+                Turns::default().sleep_until(Instant(millis * 1_000_000)).await;
+                Some(*said)
+            }
+            said => said,
+        };
+        match said {
+            Some(Said::This(status, header, text)) => {
+                let mut reply = plain(status, &text);
+                if let Some((name, value)) = header {
+                    reply.headers_mut().insert(name, value.parse().unwrap());
+                }
+                return Ok(reply);
+            }
+            Some(Said::Nothing | Said::Late(..)) => std::future::pending().await,
+            Some(Said::Gone) => return Err(io::ErrorKind::ConnectionReset.into()),
+            None => {}
+        }
         match fault {
             Some(Fault::Hangup) => return Err(io::ErrorKind::ConnectionReset.into()),
             Some(Fault::Silence) => std::future::pending().await,
@@ -322,7 +367,12 @@ fn every_option_reaches_the_agent() {
         };
         client.kv_keys("web", "/", &read).await.unwrap();
         client.kv_list("", &ReadOptions { consistency: Consistency::Stale, ..ReadOptions::default() }).await.unwrap();
-        for when in [When::Unchanged(7), When::Acquire("s&1".into()), When::Release("s1".into())] {
+        for when in [
+            When::Unchanged(7),
+            When::Acquire("s&1".into()),
+            When::Release("s1".into(), None),
+            When::Release("s1".into(), Some(7)),
+        ] {
             let options = PutOptions { when, ..PutOptions::default() };
             client.kv_put("k", Bytes::new(), &options).await.unwrap();
         }
@@ -340,6 +390,7 @@ fn every_option_reaches_the_agent() {
                 "PUT /v1/kv/k?cas=7",
                 "PUT /v1/kv/k?acquire=s%261",
                 "PUT /v1/kv/k?release=s1",
+                "PUT /v1/kv/k?release=s1&fence=7",
                 "DELETE /v1/kv/k?cas=3",
                 "DELETE /v1/kv/k/?recurse&lock=a%2Fb&fence=7&dc=dc2",
             ]

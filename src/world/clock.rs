@@ -5,7 +5,7 @@ use std::ops::{Add, Sub};
 use std::pin::Pin;
 use std::time::Duration;
 
-/// A point on one node's monotonic clock, in nanoseconds since some moment of that node. It means nothing elsewhere.
+/// A point on one machine's monotonic clock, in nanoseconds since some moment of that machine. It means nothing elsewhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub struct Instant(pub u64);
 
@@ -39,10 +39,10 @@ pub type Sleep = Pin<Box<dyn Future<Output = ()> + Send + Sync>>;
 
 /// The clocks of one machine.
 pub trait Clock: Send + Sync {
-    /// Monotonic time now. It never goes back and does not know the wall clock's jumps.
+    /// Monotonic time now. It never goes back, does not know the wall clock's jumps, and runs on while the machine sleeps.
     fn now(&self) -> Instant;
     /// Wall-clock time now, for people to read.
     fn wall(&self) -> WallTime;
-    /// Sleeps until the monotonic clock has reached `deadline`.
+    /// Sleeps until the monotonic clock has reached `deadline`; longer by the time that the machine sleeps meanwhile.
     fn sleep_until(&self, deadline: Instant) -> Sleep;
 }

@@ -5,6 +5,9 @@
 
 #[path = "../support/cluster.rs"]
 mod cluster;
+#[path = "../locks/holder.rs"]
+mod holder;
+mod partition;
 mod replication;
 mod scale;
 #[path = "../support/mod.rs"]

@@ -15,7 +15,8 @@ use crate::client::kv;
     quorate kv delete web/port\n  \
     quorate kv delete -cas -modify-index=97 web/port    only if unchanged\n  \
     quorate kv delete -recurse web/                     every key that begins with web/\n  \
-    quorate kv delete -lock=web/leader -fence=97 web/port    only under that fence")]
+    quorate kv delete -lock=web/leader -fence=97 web/port    only under that fence\n\n\
+    Under `quorate lock` a key is deleted only while the lock is held, unless -no-fence says otherwise.")]
 pub struct Delete {
     /// Delete only if the key's ModifyIndex is -modify-index
     #[arg(long, conflicts_with = "recurse", requires = "modify_index")]
@@ -46,8 +47,9 @@ pub async fn run(cx: &mut Context, delete: Delete) -> anyhow::Result<ExitCode> {
         None if delete.recurse => kv::Delete::Prefix,
         None => kv::Delete::Key,
     };
+    let under = delete.under.named(cx)?;
     let client = delete.http.client(cx).await?;
-    let done = client.kv_delete(key, &what, delete.under.named().as_ref(), delete.http.datacenter.as_deref()).await?;
+    let done = client.kv_delete(key, &what, under.as_ref(), delete.http.datacenter.as_deref()).await?;
     match what {
         _ if !done => bail!("Did not delete key {key}: CAS failed"),
         kv::Delete::Prefix => writeln!(cx.out, "Success! Deleted keys with prefix: {key}")?,

@@ -8,6 +8,7 @@ mod put;
 
 use std::process::ExitCode;
 
+use anyhow::{Context as _, bail};
 use clap::{Args, Subcommand};
 
 use super::context::Context;
@@ -45,21 +46,37 @@ pub async fn run(cx: &mut Context, kv: Kv) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The lock that a write is done under.
+/// The lock that a write is done under. `quorate lock` gives its child one, in the environment.
 #[derive(Args)]
 struct Under {
-    /// The fence that -lock is held under
-    #[arg(long, requires = "lock", value_name = "NUMBER")]
+    /// The fence that -lock is held under [env: QUORATE_LOCK_FENCE, with QUORATE_LOCK_KEY]
+    #[arg(long, value_name = "NUMBER")]
     fence: Option<u64>,
-    /// Write only while this lock is held under -fence
+    /// Write only while this lock is held under -fence [env: QUORATE_LOCK_KEY, with QUORATE_LOCK_FENCE]
     #[arg(long, requires = "fence", value_name = "KEY")]
     lock: Option<String>,
+    /// Write whether or not the lock of the environment is still held
+    #[arg(long, conflicts_with_all = ["fence", "lock"])]
+    no_fence: bool,
 }
 
 impl Under {
-    fn named(&self) -> Option<kv::Under> {
-        let lock = key(self.lock.as_deref()?).to_owned();
-        Some(kv::Under { lock, fence: self.fence? })
+    /// What was typed, or else what `quorate lock` says.
+    fn named(&self, cx: &Context) -> anyhow::Result<Option<kv::Under>> {
+        match (&self.lock, self.fence) {
+            (Some(lock), Some(fence)) => Ok(Some(kv::Under { lock: key(lock).to_owned(), fence })),
+            (None, Some(_)) => bail!("-fence needs the -lock that it belongs to"),
+            _ if self.no_fence => Ok(None),
+            _ => Under::inherited(cx),
+        }
+    }
+
+    fn inherited(cx: &Context) -> anyhow::Result<Option<kv::Under>> {
+        let (Some(lock), Some(fence)) = ((cx.var)("QUORATE_LOCK_KEY"), (cx.var)("QUORATE_LOCK_FENCE")) else {
+            return Ok(None);
+        };
+        let fence = fence.parse().with_context(|| format!("QUORATE_LOCK_FENCE is \"{fence}\", which is no fence"))?;
+        Ok(Some(kv::Under { lock, fence }))
     }
 }
 

@@ -20,6 +20,7 @@ use crate::client::kv::{PutOptions, When};
     quorate kv put -cas -modify-index=0 web/port 8080    only if there is no such key\n  \
     quorate kv put -acquire -session=ID web/leader me\n  \
     quorate kv put -lock=web/leader -fence=97 web/config @config.json    only under that fence\n\n\
+    Under `quorate lock` a write is done only while the lock is held, unless -no-fence says otherwise.\n\
     Exits with 1 if the condition did not hold.")]
 pub struct Put {
     /// Take the lock on the key for -session
@@ -39,7 +40,7 @@ pub struct Put {
     modify_index: u64,
     #[command(flatten)]
     under: super::Under,
-    /// Give up the lock on the key that -session holds
+    /// Give up the lock on the key that -session holds; with -fence only under that fence
     #[arg(long, conflicts_with_all = ["cas", "lock"])]
     release: bool,
     /// Whose lock it is
@@ -65,15 +66,16 @@ pub async fn run(cx: &mut Context, put: Put) -> anyhow::Result<ExitCode> {
         value = STANDARD.decode(value.trim_ascii()).context("Cannot base64 decode data")?.into();
     }
     let client = put.http.client(cx).await?;
-    let under = put.under.named();
+    // Who takes or gives up a lock names its own.
+    let under = if put.acquire || put.release { None } else { put.under.named(cx)? };
     let options = PutOptions { flags: put.flags, when, under, datacenter: put.http.datacenter.clone() };
     let done = client.kv_put(key, value, &options).await?;
     match (options.when, done) {
         (When::Acquire(_), true) => writeln!(cx.out, "Success! Lock acquired on: {key}")?,
-        (When::Release(_), true) => writeln!(cx.out, "Success! Lock released on: {key}")?,
+        (When::Release(..), true) => writeln!(cx.out, "Success! Lock released on: {key}")?,
         (_, true) => writeln!(cx.out, "Success! Data written to: {key}")?,
         (When::Acquire(_), false) => bail!("Did not acquire lock"),
-        (When::Release(_), false) => bail!("Did not release lock"),
+        (When::Release(..), false) => bail!("Did not release lock"),
         (When::Unchanged(0), false) => {
             bail!("Did not write to {key}: CAS performed with index=0 and key already exists.")
         }
@@ -90,12 +92,15 @@ fn condition(put: &Put) -> anyhow::Result<When> {
             _ => bail!("-session needs -acquire or -release"),
         }
     }
+    if put.acquire && put.under.fence.is_some() {
+        bail!("-fence goes with -lock or -release: to acquire a lock gives it a new one");
+    }
     if put.modify_index != 0 && !put.cas {
         bail!("-modify-index needs -cas");
     }
     Ok(match (put.acquire, put.release, put.cas) {
         (true, _, _) => When::Acquire(put.session.clone()),
-        (_, true, _) => When::Release(put.session.clone()),
+        (_, true, _) => When::Release(put.session.clone(), put.under.fence),
         (_, _, true) => When::Unchanged(put.modify_index),
         _ => When::Always,
     })

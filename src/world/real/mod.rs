@@ -10,6 +10,7 @@ mod clock;
 mod disk;
 mod net;
 pub mod process;
+pub mod supervise;
 
 use std::future::Future;
 use std::io;
@@ -24,7 +25,7 @@ pub use net::RealNetwork;
 /// This machine.
 pub fn world() -> World {
     World {
-        clock: Arc::new(RealClock::new()),
+        clock: Arc::new(RealClock),
         net: Arc::new(RealNetwork),
         disk: Arc::new(RealDisk::new()),
         entropy: Arc::new(RealEntropy),

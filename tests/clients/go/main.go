@@ -82,6 +82,7 @@ func main() {
 	check(slot != nil, "the slot that was given back")
 	must(semaphores[1].Release())
 	must(semaphores[2].Release())
+	mix(client)
 
 	ok, answer, _, err := client.Txn().Txn(api.TxnOps{
 		{KV: &api.KVTxnOp{Verb: api.KVSet, Key: "go/t", Value: []byte("1")}},
