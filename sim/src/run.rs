@@ -47,6 +47,8 @@ pub struct Report {
     pub operations: Operations,
     /// Holds of locks, and writes fenced by them.
     pub locks: (usize, usize),
+    /// Grants of locks that something was counted under, and updates that were lost without a fence.
+    pub counts: (u64, u64),
     /// Records of event streams, and how often a reader came too late.
     pub streams: (usize, usize),
     /// Faults that came to pass.
@@ -151,6 +153,7 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
     let observations = std::mem::take(&mut *hold(&stage.shared.observations));
     let book = std::mem::take(&mut *hold(&stage.shared.book));
     let streams = std::mem::take(&mut *hold(&stage.shared.streams));
+    let tally = std::mem::take(&mut *hold(&stage.shared.tally));
     let checks = check::run(recorder.history(), &book, &streams.tapes, &observations.views, check::linear::BUDGET);
     let mut alarms = Vec::new();
     let now = Some(stage.ended);
@@ -178,6 +181,7 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
             in_storm: stage.in_storm,
         },
         locks: (book.claims.len(), book.writes.len()),
+        counts: (tally.grants, tally.lost),
         streams: (streams.tapes.iter().map(|tape| tape.records.len()).sum(), streams.gone),
         faults: stage.cluster.happened,
         together_after: observations.together_after,
@@ -202,6 +206,7 @@ fn failed(scene: Scene, text: String) -> Report {
         time: Duration::ZERO,
         operations: Operations::default(),
         locks: (0, 0),
+        counts: (0, 0),
         streams: (0, 0),
         faults: BTreeMap::new(),
         together_after: None,

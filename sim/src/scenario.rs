@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::nemesis::Kind;
 use crate::scene::Scene;
+use crate::workload::counters;
 
 /// A kind of run.
 #[derive(Debug)]
@@ -26,6 +27,8 @@ const USUAL: &[Kind] =
 
 /// The scenario for measuring the simulator.
 const SPEED: &str = "speed";
+/// The scenario for a million of them: too many for every seed.
+const HAND_OVERS: &str = "hand-overs";
 
 /// All of them.
 pub const SCENARIOS: &[Scenario] = &[
@@ -47,6 +50,18 @@ pub const SCENARIOS: &[Scenario] = &[
         shape: |scene| {
             (scene.mix.clients, scene.mix.padding) = (6, 0);
             (scene.locks.lockers, scene.watchers, scene.tenants, scene.spare) = (2, 1, 0, 0);
+        },
+    },
+    Scenario {
+        name: HAND_OVERS,
+        about: "counters under locks that pass on all the time, from clients that stand still between read and write",
+        nodes: Some(3),
+        faults: &[Kind::Partition, Kind::Pause, Kind::Kill, Kind::Power, Kind::Transfer, Kind::Clock],
+        shape: |scene| {
+            scene.counters = counters::Mix { clients: 24, locks: 8, pauses: 10 };
+            (scene.mix.clients, scene.mix.padding) = (1, 0);
+            (scene.locks.lockers, scene.watchers, scene.readers, scene.tenants, scene.spare) = (0, 0, 0, 0, 0);
+            scene.latency = Duration::from_millis(2);
         },
     },
     Scenario {
@@ -112,9 +127,9 @@ impl PartialEq for Scenario {
 }
 
 impl Scenario {
-    /// Those that a seed may draw by itself: all but the one for measuring.
+    /// Those that a seed may draw by itself.
     pub fn drawn() -> Vec<&'static Self> {
-        SCENARIOS.iter().filter(|scenario| scenario.name != SPEED).collect()
+        SCENARIOS.iter().filter(|scenario| ![SPEED, HAND_OVERS].contains(&scenario.name)).collect()
     }
 
     /// The one of this name.

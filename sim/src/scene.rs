@@ -15,7 +15,7 @@ use crate::rng::Rng;
 use crate::scenario::Scenario;
 use crate::server::Setup;
 use crate::workload::kv::Mix;
-use crate::workload::locks;
+use crate::workload::{counters, locks};
 
 /// Cluster sizes, as often as they are to be drawn.
 const DRAWN_NODES: &[usize] = &[1, 3, 3, 5];
@@ -89,6 +89,8 @@ pub struct Scene {
     pub mix: Mix,
     /// What the lockers do.
     pub locks: locks::Mix,
+    /// What is counted under locks.
+    pub counters: counters::Mix,
     /// Clients that follow a register.
     pub watchers: u32,
     /// Clients that read the event stream.
@@ -112,6 +114,8 @@ pub enum Role {
     Locker,
     /// `workload::waits`
     Watcher,
+    /// `workload::counters`
+    Counter,
     /// `workload::streams`
     Reader,
     /// `workload::tenants`
@@ -165,6 +169,7 @@ impl Scene {
             draw: Draw::default(),
             mix: Mix::draw(seed),
             locks: locks::Mix::draw(seed),
+            counters: counters::Mix::draw(seed),
             watchers: Rng::named(seed, "watchers").between(1, 3) as u32,
             readers: Rng::named(seed, "readers").below(3) as u32,
             tenants: Rng::named(seed, "tenants").below(3) as u32,
@@ -207,6 +212,7 @@ impl Scene {
         let all = |role, letter, count| (1..=count).map(move |number| (role, format!("{letter}{number}")));
         let clients = all(Role::Client, 'c', self.mix.clients).chain(all(Role::Locker, 'l', self.locks.lockers));
         let others = all(Role::Watcher, 'w', self.watchers).chain(all(Role::Reader, 'r', self.readers));
+        let others = others.chain(all(Role::Counter, 'i', self.counters.clients));
         let others = others.chain(all(Role::Tenant, 't', self.tenants));
         let staff = [(Role::Operator, "op".into()), (Role::Observer, "obs".into())];
         let cast = clients.chain(others).chain(staff).zip(1..);

@@ -16,7 +16,7 @@ use crate::observer;
 use crate::rng::Rng;
 use crate::scene::{Player, Role, Scene};
 use crate::server::Server;
-use crate::workload::{Phase, Shared, kv, locks, operator, streams, tenants, waits};
+use crate::workload::{Phase, Shared, counters, kv, locks, operator, streams, tenants, waits};
 use crate::world::{Machine, hold};
 
 /// How long calm may last before the run is ended: the observer should have ended it long before.
@@ -123,7 +123,7 @@ impl Stage {
     }
 
     fn play(&self, machine: &Arc<Machine>, player: &Player) -> Play {
-        let Scene { seed, mix, locks, .. } = self.scene.clone();
+        let Scene { seed, mix, locks, counters, .. } = self.scene.clone();
         let (id, name, role) = (player.number, player.name.clone(), player.role);
         let (machine, shared, servers) = (machine.clone(), self.shared.clone(), self.servers.clone());
         Box::new(move |world| {
@@ -136,6 +136,7 @@ impl Stage {
                     let name = rng.pick(&mix.names()).clone();
                     Box::pin(waits::watcher(id, world, shared, name, rng))
                 }
+                Role::Counter => Box::pin(counters::client(id, world, shared, counters, rng)),
                 Role::Reader => Box::pin(streams::reader(id, world, shared, rng)),
                 Role::Tenant => Box::pin(tenants::tenant(id, world, shared, rng)),
                 Role::Operator => Box::pin(operator::run(world, shared, servers, rng)),

@@ -198,11 +198,16 @@ impl Locker {
         self.world.sleep(pause).await;
     }
 
-    /// Whether it has a session that it may believe in. One whose lease has run out is gone for it.
+    /// Whether it has a session that it believes in. One whose lease has run out is gone for it.
     fn has_session(&mut self) -> bool {
         let now = self.now();
         self.session.take_if(|session| session.until <= now);
         self.session.is_some()
+    }
+
+    /// Whether it is right to: what servers say is held against this.
+    fn is_leased(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.until > self.now())
     }
 
     async fn create(&mut self, most: u64) -> bool {
@@ -260,7 +265,7 @@ impl Locker {
 
     /// The session is said to be gone.
     fn lost(&mut self, how: &str) {
-        if self.has_session()
+        if self.is_leased()
             && let Some(session) = self.session.take()
         {
             let (now, left) = (self.true_time(self.now()), session.until.since(self.now()));
@@ -281,7 +286,7 @@ impl Locker {
         };
         let body = if queues { String::new() } else { format!("client {}", self.number) };
         if queues && self.rng.chance(300) {
-            self.glimpse(lock).await;
+            glimpse(&mut self.http, &self.shared, lock).await;
         }
         let (sent, strayed) = (trace::now(), (session.id.clone(), lock.to_owned()));
         let reply = self.http.send(Method::PUT, &path, None, body, PATIENCE).await;
@@ -303,17 +308,6 @@ impl Locker {
             }
         }
         None
-    }
-
-    /// Looks who waits for a lock (L11).
-    async fn glimpse(&mut self, lock: &str) {
-        let sent = trace::now();
-        let reply = self.http.send(Method::GET, &format!("/v1/lock/{lock}"), None, String::new(), PATIENCE).await;
-        let Reply::Answer { status: 200, body, .. } = reply else { return };
-        let Ok(shown) = serde_json::from_slice::<quorate::api::lock::Lock>(&body) else { return };
-        let queue = shown.queue.iter().map(|waiting| waiting.session.to_string()).collect();
-        let glimpse = Glimpse { lock: lock.into(), seen: (sent, trace::now()), queue };
-        hold(&self.shared.book).glimpses.push(glimpse);
     }
 
     /// Waits until the lock's key changes, as clients of Consul do.
@@ -386,7 +380,7 @@ impl Locker {
             let reply = self.http.send(Method::PUT, &path, None, String::new(), LONG).await;
             let done = matches!(&reply, Reply::Answer { status: 200, body, .. } if &body[..] == b"true");
             // Only a session that cannot have run out before is known to have ended then.
-            if done && self.has_session() {
+            if done && self.is_leased() {
                 let destroyed = Destroyed { lock: lock.into(), fence, delay: session.delay, sent };
                 hold(&self.shared.book).destroyed.push(destroyed);
             }
@@ -439,7 +433,7 @@ impl Locker {
             return self.turn();
         };
         let own = status == 200 && shown == Some(fence) && holder(&body).as_deref() == Some(&session.id);
-        if matches!(status, 200 | 404) && !own && self.has_session() {
+        if matches!(status, 200 | 404) && !own && self.is_leased() {
             let body = String::from_utf8_lossy(&body);
             let sentence =
                 format!("client {} holds {lock} under {fence}, and reads {status} {shown:?} {body}", self.number);
@@ -496,6 +490,17 @@ impl Locker {
     fn true_time(&self, local: Instant) -> Duration {
         self.machine.drift.true_time(local)
     }
+}
+
+/// Looks who waits for a lock (L11).
+pub async fn glimpse(http: &mut Http, shared: &Shared, lock: &str) {
+    let sent = trace::now();
+    let reply = http.send(Method::GET, &format!("/v1/lock/{lock}"), None, String::new(), PATIENCE).await;
+    let Reply::Answer { status: 200, body, .. } = reply else { return };
+    let Ok(shown) = serde_json::from_slice::<quorate::api::lock::Lock>(&body) else { return };
+    let queue = shown.queue.iter().map(|waiting| waiting.session.to_string()).collect();
+    let glimpse = Glimpse { lock: lock.into(), seen: (sent, trace::now()), queue };
+    hold(&shared.book).glimpses.push(glimpse);
 }
 
 /// The session that holds a key.

@@ -3,6 +3,7 @@
 //! A workload is a future for each client host. It knows its own [`World`](quorate::world::World) and the servers'
 //! addresses, and records what it saw; what that proves is for the checkers.
 
+pub mod counters;
 pub mod http;
 pub mod kv;
 pub mod locks;
@@ -38,6 +39,8 @@ pub struct Shared {
     pub contradictions: Mutex<Vec<Alarm>>,
     /// What the watchers saw last.
     pub watched: Mutex<waits::Watched>,
+    /// What was counted under locks.
+    pub tally: Mutex<counters::Tally>,
     /// What the readers of the event stream were told.
     pub streams: Mutex<streams::Tapes>,
     /// What the observer saw.
@@ -70,6 +73,7 @@ impl Shared {
             book: Mutex::default(),
             contradictions: Mutex::default(),
             watched: Mutex::default(),
+            tally: Mutex::default(),
             streams: Mutex::default(),
             observations: Mutex::default(),
             errands: Arc::default(),

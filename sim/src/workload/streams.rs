@@ -24,6 +24,10 @@ use crate::world::hold;
 
 /// How often a reader looks up from its stream.
 const GLANCE: Duration = Duration::from_millis(500);
+/// How long a reader rests, now and then, while the stream goes on.
+const REST: Duration = Duration::from_secs(3);
+/// How long a reader that has lost its connection waits for the next.
+const PAUSE: Duration = Duration::from_millis(150);
 /// How soon readers must have read all there is, in calm: what they began in the storm may be lost.
 const SOON: Duration = Duration::from_secs(15);
 /// A key that all readers read.
@@ -124,7 +128,7 @@ pub async fn reader(number: u32, world: World, shared: Arc<Shared>, mut rng: Rng
         let Ok(http) = Http::new(world.clone(), address, None) else { return };
         let mut reader = Reader { number, prefix, shared: &shared };
         let turn = world.clock.now() + Duration::from_millis(rng.between(1_000, 8_000));
-        since = reader.follow(&world, &http, since, |now| now >= turn && !settled, settled).await;
+        since = reader.follow(&world, &http, since, |now| now >= turn && !settled, settled, &mut rng).await;
         if !settled && rng.chance(250) {
             since = reader.again(&mut rng);
         }
@@ -146,6 +150,7 @@ impl Reader<'_> {
         since: Option<u64>,
         turn: impl Fn(quorate::world::Instant) -> bool,
         settled: bool,
+        rng: &mut Rng,
     ) -> Option<u64> {
         let options = WatchOptions { prefix: self.prefix.into(), since, prev: true, datacenter: None };
         let mut follower = Follower::new(http, options);
@@ -158,11 +163,17 @@ impl Reader<'_> {
                     if let Some(oldest) = self.told(record.event) {
                         return Some(oldest);
                     }
+                    if !settled && rng.chance(20) {
+                        let rest = rng.within(REST);
+                        world.sleep(rest).await;
+                    }
                 }
                 // In calm the server that was asked is there: the pause is the client's own.
                 Some(Ok(Step::Lost { .. })) if settled => {}
                 Some(Ok(Step::Lost { why, .. })) => {
                     event!("stream", "client {} lost: {why}", self.number);
+                    // Each connection takes a port, of which a host has so many.
+                    world.sleep(PAUSE).await;
                     return follower.index();
                 }
                 Some(Err(refused)) => {
