@@ -290,3 +290,35 @@ fn what_the_agent_refuses_or_does_not_serve_is_said() {
         assert!(stderr(&refused).contains(says), "{args:?}: {}", stderr(&refused));
     }
 }
+
+/// B10: every change once, in order, with what was there before, also while the server is killed and comes back.
+#[test]
+fn events_are_followed_through_the_death_of_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let durable = ["-server", "-bootstrap", "-data-dir", dir.path().to_str().unwrap()];
+    let mut agent = Agent::start(&durable);
+    let port = agent.http.port();
+    let mut args = vec!["agent".to_string(), format!("-http-port={port}")];
+    args.extend(durable.map(String::from));
+    let watch = Watch::start(&agent, &["-type=events", "-prefix=k", "-prev"]);
+    wait_until("the stream", || watch.said("out").contains("bookmark"));
+    let changes = || {
+        let records = watch.lines().into_iter().map(|line| serde_json::from_str::<Value>(&line).unwrap());
+        let changes = records.filter(|record| record["Type"] == "changes");
+        changes.map(|record| record["Changes"][0].clone()).collect::<Vec<Value>>()
+    };
+    for n in 0..3 {
+        for part in 0..5 {
+            assert_eq!(agent.put("/v1/kv/k", format!("{n} {part}")).text(), "true");
+        }
+        agent.kill();
+        agent = Agent::spawn_on(&args, port);
+        agent.wait_for_leader();
+    }
+    assert_eq!(agent.request("DELETE", "/v1/kv/k", b"").text(), "true");
+    wait_until("the last change", || changes().last().is_some_and(|change| change["Action"] == "delete"));
+    let changes = changes();
+    assert_eq!(changes.len(), 16, "15 writes and a deletion, each once: {changes:?}");
+    assert_eq!(changes[0]["Prev"], Value::Null);
+    assert!(changes.windows(2).all(|pair| pair[0]["Entry"] == pair[1]["Prev"]), "{changes:?}");
+}
