@@ -142,8 +142,8 @@ pub const HISTORY_BYTES: u64 = 64 * MIB as u64;
 pub const MAX_HISTORY_REVISIONS: u64 = 10_000_000;
 /// See [`MAX_HISTORY_REVISIONS`].
 pub const MAX_HISTORY_BYTES: u64 = 4096 * MIB as u64;
-/// What a change takes beside its key and value, about.
-pub const HISTORY_OVERHEAD: usize = 256;
+/// What a change takes beside its key and value: measured, 100,000 overwritten values of 256 bytes take 103 MB.
+pub const HISTORY_OVERHEAD: usize = 768;
 /// Lock-delays that one entry ends; the rest stays due and holds nothing back.
 pub const DUE_DELAYS: usize = 256;
 /// Sessions that wait for locks, over all locks: each is a row.
@@ -379,7 +379,7 @@ pub const BENCH_VERIFY: Duration = Duration::from_secs(60);
 /// if that was asked for.
 pub const STREAM_LINE: usize = 256 * MIB;
 /// An event stream on which nothing comes for this long is lost: three of the bookmarks that an idle one sends.
-pub const STREAM_SILENCE: Duration = Duration::from_secs(45);
+pub const STREAM_SILENCE: Duration = Duration::from_secs(3 * BOOKMARK_INTERVAL.as_secs());
 /// First pause before a lost event stream is opened again; each further failure doubles it, up to [`STREAM_RETRY_CAP`].
 pub const STREAM_RETRY: Duration = Duration::from_millis(250);
 /// Longest pause before a lost event stream is opened again.
