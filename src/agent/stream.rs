@@ -105,23 +105,21 @@ impl Agent {
         Ok(Ok(self.answer(Found { value: Some(then), index: at }, consistency)))
     }
 
-    /// A view that has reached a revision. A server that lags behind gets there; a linearizable view is there, if the
-    /// revision is one of this cluster's.
-    async fn reached(&self, mut view: Arc<View>, revision: u64) -> Result<Arc<View>> {
-        let wait = self.inner.watch.wait(Scope::Prefix(Subject::Kv, "".into()))?;
-        let deadline = self.inner.world.clock.now() + limits::LEADER_WAIT;
+    /// A view that has reached a revision, if it is one of this cluster's: where this server lags behind, a linearizable one.
+    async fn reached(&self, view: Arc<View>, revision: u64) -> Result<Arc<View>> {
         // An empty store shows the index 1.
-        while view.state.revision().max(1) < revision {
-            let left = deadline.since(self.inner.world.clock.now());
-            if left.is_zero() || self.inner.world.timeout(left, wait.changed()).await.is_none() {
-                let now = view.state.revision();
-                return Err(Error::Request(format!(
-                    "index {revision} is ahead of the store, which is at {now}: it was given by another cluster, or is mistyped"
-                )));
-            }
-            view = self.inner.raft.view();
+        let reaches = |view: &View| view.state.revision().max(1) >= revision;
+        if reaches(&view) {
+            return Ok(view);
         }
-        Ok(view)
+        let view = self.inner.raft.linearizable().await?;
+        if reaches(&view) {
+            return Ok(view);
+        }
+        let now = view.state.revision();
+        Err(Error::Request(format!(
+            "index {revision} is ahead of the store, which is at {now}: it was given by another cluster, or is mistyped"
+        )))
     }
 }
 
