@@ -144,6 +144,19 @@ pub const MAX_HISTORY_REVISIONS: u64 = 10_000_000;
 pub const MAX_HISTORY_BYTES: u64 = 4096 * MIB as u64;
 /// What a change takes beside its key and value: measured, 100,000 overwritten values of 256 bytes take 103 MB.
 pub const HISTORY_OVERHEAD: usize = 768;
+/// A part of a backup as it goes through the log. Smaller than the smallest log admits at once.
+pub const RESTORE_PART: usize = MIB;
+/// Bytes of rows that a restore brings in at most. They are staged in memory, beside the content that they replace.
+pub const MAX_RESTORE: u64 = 4096 * MIB as u64;
+/// A restore is given up when it has not gone on for so long, by log time.
+pub const RESTORE_PATIENCE: Duration = Duration::from_secs(60);
+/// And once sealed, when leases stand still, sooner. It ought to be one entry from its end.
+pub const SEAL_PATIENCE: Duration = Duration::from_secs(5);
+/// Pause before a step of a restore that was not taken is tried again.
+pub const RESTORE_RETRY: Duration = Duration::from_millis(100);
+/// How far ahead of another cluster's backup the revision jumps: further than the fences that it can have given since, one
+/// a revision.
+pub const FOREIGN_JUMP: u64 = 1 << 40;
 /// Lock-delays that one entry ends; the rest stays due and holds nothing back.
 pub const DUE_DELAYS: usize = 256;
 /// Sessions that wait for locks, over all locks: each is a row.
@@ -229,8 +242,8 @@ pub const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
 
 // --- Backups ----------------------------------------------------------------------------------------------------------
 
-/// Largest backup, before it is compressed: four times what a state in memory is made for.
-pub const MAX_ARCHIVE: u64 = 4096 * MIB as u64;
+/// Largest backup, before it is compressed: no more than a restore takes.
+pub const MAX_ARCHIVE: u64 = MAX_RESTORE;
 /// Largest of the small files in a backup: the description of [`MAX_SERVERS`] servers takes some tens of KiB.
 pub const MAX_ARCHIVE_META: u64 = MIB as u64;
 /// Largest backup as it is sent, saved and given back: compressed, and in memory at each of these. A larger one is refused when

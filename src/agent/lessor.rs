@@ -89,6 +89,9 @@ impl Lessor {
     fn step(&self, raft: &Raft, session: Uuid) -> (Renewal, Option<SessionRow>) {
         let mut leases = self.hold();
         let state = &raft.view().state;
+        if state.is_sealed() {
+            return (Renewal::Undecided, None);
+        }
         let renewal = leases.renew(session, state.standing(session), self.world.clock.now());
         (renewal, state.sessions().get(session).map(|row| SessionRow::clone(row)))
     }

@@ -13,6 +13,7 @@ mod locks;
 mod members;
 mod query;
 mod registrar;
+mod restore;
 mod sessions;
 mod stream;
 mod watch;
@@ -35,6 +36,7 @@ pub use crate::raft::Server;
 pub use crate::state::history::Bounds;
 pub use members::{Life, Member};
 pub use query::{Answer, Consistency, Found, ReadOptions};
+pub use restore::Backup;
 pub use sessions::Alive;
 pub use stream::{Event, Forgotten, Stream};
 pub use watch::Scope;
@@ -227,6 +229,7 @@ impl Agent {
             ("blocked_queries", self.inner.watch.waiting().to_string()),
             ("digest", view.state.digest().to_string()),
             ("entries", view.state.entries().to_string()),
+            ("epoch", view.state.epoch().to_string()),
             ("history_bytes", view.state.kv().history().bytes().to_string()),
             ("history_changes", view.state.kv().history().len().to_string()),
             ("history_floor", view.state.kv().history().floor().to_string()),
@@ -247,7 +250,8 @@ impl Agent {
     /// As [`Agent::read`].
     pub async fn glance<T>(&self, options: &ReadOptions, look: impl Fn(&State) -> T) -> Result<Answer<T>> {
         let (view, consistency) = self.view(options).await?;
-        Ok(self.answer(Found { value: Some(look(&view.state)), index: view.state.revision() }, consistency))
+        let found = Found { value: Some(look(&view.state)), index: view.state.revision() };
+        Ok(self.answer(found, consistency, &view.state))
     }
 
     /// The node's world.

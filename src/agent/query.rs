@@ -55,13 +55,15 @@ pub struct Answer<T> {
     pub last_contact: Duration,
     /// X-Consul-Effective-Consistency: how it was answered, which is fresher than asked for if this server was too far behind.
     pub consistency: Consistency,
+    /// How often a backup was restored before this was read (R4).
+    pub epoch: u64,
 }
 
 impl<T> Answer<T> {
     /// The same about something else.
     pub fn map<U>(self, of: impl FnOnce(T) -> Option<U>) -> Answer<U> {
-        let Answer { value, index, known_leader, last_contact, consistency } = self;
-        Answer { value: value.and_then(of), index, known_leader, last_contact, consistency }
+        let Answer { value, index, known_leader, last_contact, consistency, epoch } = self;
+        Answer { value: value.and_then(of), index, known_leader, last_contact, consistency, epoch }
     }
 }
 
@@ -81,9 +83,8 @@ impl Agent {
         evaluate: impl Fn(&State) -> Found<T>,
     ) -> Result<Answer<T>> {
         let (view, consistency) = self.view(options).await?;
-        let answer = |found| self.answer(found, consistency);
         if options.index == 0 {
-            return Ok(answer(evaluate(&view.state)));
+            return Ok(self.answer(evaluate(&view.state), consistency, &view.state));
         }
         let world = &self.inner.world;
         let wait = self.inner.watch.wait(scope.clone())?;
@@ -102,12 +103,13 @@ impl Agent {
                 }
                 missed = found.value.is_none();
                 if found.index > threshold {
-                    return Ok(answer(found));
+                    return Ok(self.answer(found, consistency, &view.state));
                 }
             }
             let left = deadline.since(world.clock.now());
             if left.is_zero() || world.timeout(left, wait.changed()).await.is_none() {
-                return Ok(answer(evaluate(&self.inner.raft.view().state)));
+                let view = self.inner.raft.view();
+                return Ok(self.answer(evaluate(&view.state), consistency, &view.state));
             }
             view = self.inner.raft.view();
         }
@@ -138,7 +140,7 @@ impl Agent {
         wait + Duration::from_millis(self.inner.world.entropy.below(spread.saturating_add(1)))
     }
 
-    pub(super) fn answer<T>(&self, found: Found<T>, consistency: Consistency) -> Answer<T> {
+    pub(super) fn answer<T>(&self, found: Found<T>, consistency: Consistency, of: &State) -> Answer<T> {
         let contact = self.inner.raft.last_contact();
         Answer {
             value: found.value,
@@ -146,6 +148,7 @@ impl Agent {
             known_leader: self.inner.raft.knows_leader(),
             last_contact: contact.unwrap_or(Duration::MAX),
             consistency,
+            epoch: of.epoch(),
         }
     }
 }

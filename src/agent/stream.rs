@@ -43,6 +43,15 @@ pub enum Event {
         /// Where a new stream can begin.
         forgotten: Forgotten,
     },
+    /// The last event: a backup was restored, and no changes lead from what was before to what is now.
+    Restored {
+        /// The last revision that was delivered.
+        after: u64,
+        /// Where a new stream can begin.
+        forgotten: Forgotten,
+        /// How often that has happened.
+        epoch: u64,
+    },
 }
 
 /// One reader of the event stream.
@@ -54,7 +63,8 @@ pub struct Stream {
     position: u64,
     /// When the next bookmark is due: the first as soon as all is delivered that there was at the beginning.
     bookmark: Instant,
-    gone: bool,
+    epoch: u64,
+    over: bool,
 }
 
 impl Agent {
@@ -78,9 +88,9 @@ impl Agent {
         if position < floor {
             return Ok(Err(Forgotten { oldest: floor }));
         }
-        let wait = self.inner.watch.wait(Scope::Prefix(Subject::Kv, prefix.clone()))?;
+        let (epoch, wait) = (view.state.epoch(), self.inner.watch.wait(Scope::Prefix(Subject::Kv, prefix.clone()))?);
         let bookmark = self.inner.world.clock.now();
-        Ok(Ok(Stream { agent: self.clone(), prefix, wait, position, bookmark, gone: false }))
+        Ok(Ok(Stream { agent: self.clone(), prefix, wait, position, bookmark, epoch, over: false }))
     }
 
     /// The keys under a prefix as they were at a revision.
@@ -100,9 +110,12 @@ impl Agent {
             return Ok(Err(Forgotten { oldest: floor }));
         }
         // The whole history may have to be undone, which takes a while.
-        let undo = move || view.state.kv().as_of(at, prefix.as_bytes());
+        let undo = {
+            let view = view.clone();
+            move || view.state.kv().as_of(at, prefix.as_bytes())
+        };
         let then = self.inner.world.blocking(undo).await.map_err(|lost| Error::Retry(lost.to_string()))?;
-        Ok(Ok(self.answer(Found { value: Some(then), index: at }, consistency)))
+        Ok(Ok(self.answer(Found { value: Some(then), index: at }, consistency, &view.state)))
     }
 
     /// A view that has reached a revision, if it is one of this cluster's: where this server lags behind, a linearizable one.
@@ -129,9 +142,9 @@ impl Stream {
         self.position
     }
 
-    /// The next event, if there is one now. `Some` after a [`Event::Gone`] never comes.
+    /// The next event, if there is one now. None comes after a [`Event::Gone`] or [`Event::Restored`].
     pub fn ready(&mut self) -> Option<Event> {
-        if self.gone {
+        if self.over {
             return None;
         }
         self.position = self.wait.quiet_after(self.position);
@@ -140,8 +153,12 @@ impl Stream {
         let table = view.state.kv();
         let oldest = table.history().floor();
         if self.position < oldest {
-            self.gone = true;
-            return Some(Event::Gone { after: self.position, forgotten: Forgotten { oldest } });
+            self.over = true;
+            let (after, forgotten, epoch) = (self.position, Forgotten { oldest }, view.state.epoch());
+            return Some(match epoch == self.epoch {
+                true => Event::Gone { after, forgotten },
+                false => Event::Restored { after, forgotten, epoch },
+            });
         }
         while let Some(changes) = next_revision(table, self.prefix.as_bytes(), self.position) {
             let revision = changes[0].revision;
@@ -171,7 +188,7 @@ impl Stream {
 
     /// Whether the last event was given.
     pub fn is_over(&self) -> bool {
-        self.gone
+        self.over
     }
 
     fn rest(&mut self) {

@@ -205,7 +205,7 @@ fn take_state<R: Read>(content: &mut Summed<R>) -> Result<Content> {
             return Err(broken("it ends early"));
         }
         let chunk = Bytes::from(chunk);
-        loaded = loaded.and_then(|()| state::unpack(&chunk, &mut loader));
+        loaded = loaded.and_then(|()| state::restore::unpack(&chunk, &mut loader));
         if loaded.is_ok() {
             chunks.push(chunk);
         }

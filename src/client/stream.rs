@@ -1,7 +1,7 @@
 //! The event stream: every change under a prefix, once, in order (R5).
 //!
 //! [`Http::watch`] opens one connection's stream; [`follow::Follower`] goes on from where it was when that is lost. What
-//! this never does: leave something out in silence. A server that cannot go on says so ([`Event::Gone`]), and an index that
+//! this never does: leave something out in silence. A server that cannot go on says so ([`Event::Gone`], [`Event::Epoch`]), and an index that
 //! does not rise is a lost connection.
 //!
 //! Start with [`EventStream::next`].
@@ -73,6 +73,16 @@ pub enum Event {
         index: u64,
         /// The least that a later stream can start from.
         oldest: u64,
+    },
+    /// The last record: a backup was restored. What is there now did not come about by changes after `index`.
+    #[serde(rename_all = "PascalCase")]
+    Epoch {
+        /// Up to here the stream is whole.
+        index: u64,
+        /// The least that a later stream can start from: the restore's own.
+        oldest: u64,
+        /// How often the store's content has been replaced.
+        epoch: u64,
     },
 }
 
@@ -226,7 +236,7 @@ impl EventStream {
         let (index, sound) = match event {
             Event::Changes { index, .. } => (index, index > self.index),
             Event::Bookmark { index } => (index, index >= self.index),
-            Event::Gone { .. } => (self.index, true),
+            Event::Gone { .. } | Event::Epoch { .. } => (self.index, true),
         };
         if !sound {
             return Err(Error::Retry(format!("the event stream went from index {} to {index}", self.index)));

@@ -39,6 +39,8 @@ pub const FENCE: HeaderName = HeaderName::from_static("x-quorate-fence");
 /// For how many milliseconds from before its request a client may believe in its session (G1).
 pub const LEASE: HeaderName = HeaderName::from_static("x-quorate-lease-ms");
 
+/// How often a backup was restored: what was read under another number may never have been (R4). Missing while that is 0.
+pub const EPOCH: HeaderName = HeaderName::from_static("x-quorate-epoch");
 /// The oldest index that can be asked for, where an older one was (R5).
 pub const OLDEST: HeaderName = HeaderName::from_static("x-quorate-oldest");
 
@@ -50,7 +52,7 @@ const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const FOREVER_MS: u64 = i64::MAX as u64 / 1_000_000;
 
 /// Room for every header of the fullest answer, so that the map is allocated once.
-const HEADERS: usize = 10;
+const HEADERS: usize = 11;
 
 /// A request that was not done, as the client sees it.
 #[derive(Debug)]
@@ -134,6 +136,9 @@ pub fn indexed<T>(answer: &Answer<T>) -> HeaderMap {
     let last_contact = u64::try_from(answer.last_contact.as_millis()).unwrap_or(u64::MAX).min(FOREVER_MS);
     headers.insert(LAST_CONTACT, HeaderValue::from(last_contact));
     headers.insert(QUERY_BACKEND, HeaderValue::from_static("blocking-query"));
+    if answer.epoch > 0 {
+        headers.insert(EPOCH, answer.epoch.into());
+    }
     headers
 }
 
@@ -365,6 +370,7 @@ mod tests {
             known_leader: false,
             last_contact: Duration::from_micros(12_345_678),
             consistency: Consistency::Default,
+            epoch: 0,
         };
         let headers = indexed(&answer);
         let shown: Vec<(&str, &str)> =
@@ -386,6 +392,7 @@ mod tests {
             known_leader: false,
             last_contact: Duration::MAX,
             consistency: Consistency::Stale,
+            epoch: 0,
         };
         let shown = indexed(&answer)[LAST_CONTACT].to_str().unwrap().parse::<i64>().unwrap();
         assert!(shown.checked_mul(1_000_000).is_some() && shown > 1000 * 60 * 60 * 24 * 365 * 100, "{shown}");

@@ -146,6 +146,14 @@ impl Text {
                 self.writer.number(forgotten.oldest);
                 self.end();
             }
+            Some(Event::Restored { after, forgotten, epoch }) => {
+                self.begin("epoch", after);
+                self.writer.field("Oldest");
+                self.writer.number(forgotten.oldest);
+                self.writer.field("Epoch");
+                self.writer.number(epoch);
+                self.end();
+            }
         }
         true
     }

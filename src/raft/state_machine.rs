@@ -77,7 +77,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             answers.extend(responder.map(|responder| (responder, response)));
         }
         // Publish once, then answer: a writer that has its answer finds its write in any later read.
-        self.published.publish(self.view.clone(), Some(&touched));
+        let older = self.published.view();
+        let replaced = older.state.epoch() != self.view.state.epoch();
+        self.published.publish(self.view.clone(), Some(&touched[..]).filter(|_| !replaced));
+        if replaced {
+            self.checkpointer.free(older).await;
+        }
         for (responder, response) in answers {
             responder.send(response);
         }

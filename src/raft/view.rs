@@ -33,12 +33,17 @@ impl View {
     pub fn applied_index(&self) -> Option<u64> {
         self.applied.as_ref().map(|log_id| log_id.index)
     }
+
+    /// The term of that entry.
+    pub fn applied_term(&self) -> Option<u64> {
+        self.applied.as_ref().map(|log_id| log_id.committed_leader_id().term)
+    }
 }
 
 /// Told of every new view, in order, on the state machine's task. It must not block.
 pub trait Observer: Send + Sync {
     /// `touched` are the rows that changed since the view before, in the order of their changes; `None` if everything may
-    /// have changed (a snapshot was installed).
+    /// have changed (a snapshot was installed, or a backup restored).
     fn published(&self, view: &Arc<View>, touched: Option<&[Touched]>);
 }
 

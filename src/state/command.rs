@@ -12,6 +12,7 @@ use super::Key;
 use super::authority::Root;
 use super::catalog::{Check, Node, Service};
 use super::history::Bounds;
+use super::restore::Stage;
 use super::session::Session;
 use super::txn::{Failure, Given, KvVerb, Operation};
 use crate::codec::Stored;
@@ -186,6 +187,13 @@ pub enum Command {
     LockPass,
     /// Keeps this much of what the keys were (R5).
     KeepHistory(Bounds),
+    /// Replaces all of the content by a backup's, in several steps (R4).
+    Restore {
+        /// This restore.
+        id: Uuid,
+        /// Its next step.
+        stage: Stage,
+    },
 }
 
 /// What is registered at once: all of it, or nothing.

@@ -1,7 +1,8 @@
 //! Lock-delays: keys that nobody gets as a lock for a while, because a session that held them was invalidated (consul.md
 //! 2.4). They are rows, judged in log time as an acquisition is applied, so failover, restart and snapshot keep them (G1.6).
 //!
-//! There are as many as keys were let go of by sessions within the longest delay, a minute: writes bound them.
+//! There are as many as keys were let go of by sessions within the longest delay, a minute: writes bound them. After a restore
+//! there is one for each lock that was held, for as long as its session's TTL.
 
 use imbl::OrdSet;
 use serde::{Deserialize, Serialize};
@@ -48,6 +49,11 @@ impl Delays {
     /// When the key's delay ends, if there is one: it may have ended.
     pub fn until(&self, key: &Key) -> Option<LogTime> {
         self.rows.get(key.as_bytes()).map(|delay| delay.until)
+    }
+
+    /// The keys with the ends of their delays, which may be over.
+    pub fn iter(&self) -> impl Iterator<Item = (&Key, LogTime)> {
+        self.rows.prefix(b"", None).map(|(key, delay)| (key, delay.until))
     }
 
     /// Delays a key until then, or for longer if it is already.

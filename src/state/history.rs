@@ -80,6 +80,11 @@ pub struct History {
 }
 
 impl History {
+    /// Nothing is known of what was before a revision.
+    pub(super) fn beginning(floor: u64, bounds: Bounds) -> History {
+        History { frame: Frame { floor, bounds }, ..History::default() }
+    }
+
     /// Every change after this revision is here.
     pub fn floor(&self) -> u64 {
         self.frame.floor

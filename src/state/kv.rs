@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::digest::RowHash;
-use super::history::History;
+use super::history::{Bounds, History};
 use super::table::{self, Row, Table};
 use super::tombstones::Tombstones;
 use super::txn::KvVerb;
@@ -270,6 +270,24 @@ impl KvTable {
             let row = KvRow { holder: None, ..KvRow::next(Some(old), step) };
             self.put(key, row, step);
         }
+    }
+
+    /// The same keys, with nothing of the past.
+    pub(super) fn without_past(&self) -> KvTable {
+        KvTable { rows: self.rows.clone(), held: self.held.clone(), newest: self.newest, ..KvTable::default() }
+    }
+
+    /// No keys; whatever was before a revision is not known any more.
+    pub(super) fn beginning(revision: u64, bounds: Bounds) -> KvTable {
+        let mut table = KvTable { history: History::beginning(revision, bounds), ..KvTable::default() };
+        table.tombstones.bury_all(revision);
+        table.newest = revision;
+        table
+    }
+
+    /// Who holds which keys.
+    pub(super) fn holds(&self) -> impl Iterator<Item = (Uuid, &Key)> {
+        self.held.iter().map(|(session, key)| (*session, key))
     }
 
     /// The keys that a session holds, ascending.

@@ -19,7 +19,7 @@ mod key;
 mod kv;
 mod queue;
 mod requests;
-mod restore;
+pub mod restore;
 pub mod session;
 mod stored;
 mod subject;
@@ -38,7 +38,6 @@ pub use history::{Change, History};
 pub use key::Key;
 pub use kv::{Holder, KvRow, KvTable};
 pub use queue::{Queues, Waiter};
-pub use restore::unpack;
 pub use session::{Session, SessionRow, SessionTable, Standing};
 pub use stored::{Loader, STATE_FORMAT, StoredRow};
 pub use subject::Subject;
@@ -68,6 +67,9 @@ pub struct State {
     authority: Authority,
     indexes: Indexes,
     requests: Requests,
+    /// How often a backup was restored.
+    epoch: u64,
+    staging: restore::Staging,
 }
 
 /// One changed row as the watch index sees it.
@@ -150,6 +152,7 @@ impl State {
         self.kv.tombstones.reap_due(self.log_time);
         self.delays.end_due(self.log_time, |key| self.queues.waited_for(key));
         self.requests.forget_due(self.log_time);
+        self.staging.drop_due(self.log_time);
 
         let Some(id) = &entry.request else { return self.execute(term, &entry.command, touched) };
         let reply = match self.requests.admit(id, Place { entry: self.entries, time: self.log_time }) {
@@ -182,7 +185,7 @@ impl State {
         };
         if step.changed {
             self.revision = step.revision;
-            touched[before..].iter().for_each(|change| self.indexes.raise(change.subject, revision));
+            touched[before..].iter().for_each(|change| self.indexes.raise(change.subject, change.revision));
         }
         Response { revision: self.revision, reply }
     }
@@ -227,6 +230,7 @@ impl State {
                 self.kv.history.bind(*bounds);
                 true
             }
+            Command::Restore { id, stage } => return self.restore(*id, stage, step),
         };
         Ok(Reply::Done(done))
     }

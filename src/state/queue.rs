@@ -279,7 +279,7 @@ impl State {
     /// When the next [`Command::LockPass`](super::Command::LockPass) has something to do.
     pub fn next_due(&self) -> Option<LogTime> {
         let ends = [&self.queues.by_end, &self.queues.parked].map(|set| set.get_min().map(|(until, _)| *until));
-        ends.into_iter().flatten().min()
+        ends.into_iter().chain([self.staging.until()]).flatten().min()
     }
 
     /// The queues.

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::digest::{Digest, RowHash};
 use super::history::{self, History, Replaced};
+use super::restore;
 use super::subject::Indexes;
 use super::table::{id, seal};
 use super::{Key, LogTime, State};
@@ -16,7 +17,7 @@ use crate::codec::{self, Stored};
 use crate::error::{Error, Result};
 
 /// Version of the state's format as a whole: its tables and its digest. Rises whenever either changes.
-pub const STATE_FORMAT: u8 = 5;
+pub const STATE_FORMAT: u8 = 6;
 
 /// A row as it stands in checkpoint and snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,6 +46,7 @@ impl StoredRow {
             id::ROOTS => "ConnectCA",
             id::WAITERS => "LockWaiter",
             id::HISTORY => "Change",
+            id::PARTS => "Restore",
             _ => "Other",
         }
     }
@@ -64,6 +66,10 @@ pub(super) struct Header {
     pub indexes: Indexes,
     /// See `history.rs`.
     pub history: history::Frame,
+    /// See `restore.rs`.
+    pub epoch: u64,
+    /// See `restore.rs`.
+    pub restore: Option<restore::Head>,
     /// Over all rows and the fields above.
     pub digest: u128,
 }
@@ -84,7 +90,8 @@ impl State {
         header.number(self.requests.forgotten_before());
         self.indexes.fields(&mut header);
         let history::Frame { floor, bounds } = self.kv.history.frame();
-        [floor, bounds.revisions, bounds.bytes].into_iter().for_each(|number| header.number(number));
+        [floor, bounds.revisions, bounds.bytes, self.epoch].into_iter().for_each(|number| header.number(number));
+        self.staging.fields(&mut header);
         let tables = [
             self.kv.rows.digest(),
             self.kv.tombstones.digest(),
@@ -97,6 +104,7 @@ impl State {
             self.authority.roots.digest(),
             self.queues.digest(),
             self.kv.history.digest(),
+            self.staging.digest(),
         ];
         tables.into_iter().chain([header.finish()]).sum()
     }
@@ -115,6 +123,7 @@ impl State {
         self.authority.roots.visit(visit);
         self.queues.visit(visit);
         self.kv.history.visit(visit);
+        self.staging.visit(visit);
     }
 
     /// Visits the rows that differ from `older`, ascending, removed ones as None. The header is always among them. The cost
@@ -132,6 +141,7 @@ impl State {
         self.authority.roots.visit_changes(&older.authority.roots, visit);
         self.queues.visit_changes(&older.queues, visit);
         self.kv.history.visit_changes(&older.kv.history, visit);
+        self.staging.visit_changes(&older.staging, visit);
     }
 
     /// Builds a state from stored rows.
@@ -148,6 +158,8 @@ impl State {
             forgotten_before: self.requests.forgotten_before(),
             indexes: self.indexes.clone(),
             history: self.kv.history.frame(),
+            epoch: self.epoch,
+            restore: self.staging.head(),
             digest: self.digest().0,
         };
         StoredRow { table: id::HEADER, key: Vec::new(), row: Some(seal(&header)) }
@@ -186,6 +198,7 @@ impl Loader {
             id::CHECKS => state.catalog.load_check(key, open(&bytes)?),
             id::ROOTS => state.authority.load(key, open(&bytes)?),
             id::WAITERS => state.queues.load(key, open(&bytes)?),
+            id::PARTS => state.staging.load(key, open(&bytes)?),
             id::HISTORY => {
                 let place = history::place(&key);
                 let damaged =
@@ -215,6 +228,8 @@ impl Loader {
         state.entries = header.entries;
         state.log_time = header.log_time;
         state.kv.load_floor(header.kv_floor);
+        state.epoch = header.epoch;
+        state.staging.load_head(header.restore);
         state.requests.load_forgotten_before(header.forgotten_before);
         state.indexes = header.indexes;
         state.kv.history = History::load(header.history, self.history, &state.kv.rows);

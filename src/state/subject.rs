@@ -36,6 +36,11 @@ const COUNT: usize = Subject::Lock as usize + 1;
 pub(super) struct Indexes([u64; COUNT]);
 
 impl Indexes {
+    /// Everything was changed at this revision.
+    pub fn all(revision: u64) -> Indexes {
+        Indexes([revision; COUNT])
+    }
+
     pub fn of(&self, subject: Subject) -> u64 {
         self.0[subject as usize]
     }

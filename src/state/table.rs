@@ -42,6 +42,8 @@ pub(super) mod id {
     pub const WAITERS: u8 = 11;
     /// Changes of keys.
     pub const HISTORY: u8 = 12;
+    /// What a restore has staged.
+    pub const PARTS: u8 = 13;
 }
 
 /// A type of row.

@@ -35,10 +35,14 @@ pub async fn run(
                 cx.out.flush()?;
             }
             (Some(handler), Event::Changes { index, .. }) => handler.tell(*index, record.line).await?,
-            (Some(_), Event::Bookmark { .. } | Event::Gone { .. }) => {}
+            (Some(_), Event::Bookmark { .. } | Event::Gone { .. } | Event::Epoch { .. }) => {}
         }
-        if let Event::Gone { index, oldest } = record.event {
-            bail!("{}", stream::gone(index, oldest));
+        match record.event {
+            Event::Gone { index, oldest } => bail!("{}", stream::gone(index, oldest)),
+            Event::Epoch { index, oldest, .. } => {
+                bail!("a backup was restored after index {index}: read anew, and watch from index {oldest}")
+            }
+            _ => {}
         }
     }
 }

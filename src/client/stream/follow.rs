@@ -24,7 +24,7 @@ pub struct Follower<'a> {
 /// What happens to a [`Follower`].
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The next record. After [`super::Event::Gone`] there is nothing to follow any more.
+    /// The next record. After [`super::Event::Gone`] or [`super::Event::Epoch`] there is nothing to follow any more.
     Record(Record),
     /// There is no connection; the next call makes one, after a pause.
     Lost {

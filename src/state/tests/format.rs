@@ -91,6 +91,8 @@ fn rows_keep_their_format() {
             forgotten_before: 6,
             indexes: Indexes::default(),
             history: crate::state::history::Frame { floor: 8, bounds: Bounds { revisions: 9, bytes: 300 } },
+            epoch: 10,
+            restore: None,
             digest: 7 << 64,
         },
         "0560cea1c5020304050600000000000000000809fb2c01fe00000000000000000700000000000000",
