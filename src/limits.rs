@@ -240,6 +240,22 @@ pub const CHECKPOINT_POLL: Duration = Duration::from_millis(200);
 /// How long a failed checkpoint waits before it tries again.
 pub const CHECKPOINT_RETRY: Duration = Duration::from_secs(1);
 
+// --- Backups ----------------------------------------------------------------------------------------------------------
+
+/// Largest backup, before it is compressed: no more than a restore takes.
+pub const MAX_ARCHIVE: u64 = MAX_RESTORE;
+/// Largest of the small files in a backup: the description of [`MAX_SERVERS`] servers takes some tens of KiB.
+pub const MAX_ARCHIVE_META: u64 = MIB as u64;
+/// Largest backup as it is sent, saved and given back: compressed, and in memory at each of these. A larger one is refused when
+/// it is saved, not when it is needed.
+pub const MAX_SNAPSHOT_UPLOAD: usize = 1024 * MIB;
+/// A client that gives back a backup and sends nothing for this long is refused.
+pub const SNAPSHOT_UPLOAD_IDLE: Duration = Duration::from_secs(30);
+/// How long a backup may be on its way: the largest takes this long at 300 KB/s.
+pub const SNAPSHOT_TIME: Duration = Duration::from_secs(3600);
+/// How long a backup waits while this node makes, or takes back, another one.
+pub const SNAPSHOT_TURN: Duration = Duration::from_secs(60);
+
 // --- Agreement --------------------------------------------------------------------------------------------------------
 
 /// Time between a leader's heartbeats at `raft_multiplier` 1. Long enough for a disk's stall.

@@ -65,12 +65,12 @@ impl Agent {
             });
         }
         let revision = self.advance(id, Stage::Switch).await?;
-        tracing::warn!(revision, from = %archive.meta.origin.cluster, "a backup was restored: all content is what it was then");
+        tracing::warn!(revision, from = %archive.meta.own.cluster, "a backup was restored: all content is what it was then");
         Ok(revision)
     }
 
     async fn stage(&self, id: Uuid, archive: &Archive) -> Result<()> {
-        let foreign = self.inner.raft.cluster() != Some(archive.meta.origin.cluster);
+        let foreign = self.inner.raft.cluster() != Some(archive.meta.own.cluster);
         self.advance(id, Stage::Begin { foreign }).await?;
         let parts = u32::try_from(archive.chunks.len()).map_err(|_| Error::TooLarge("too many parts".into()))?;
         for (number, rows) in (0..).zip(&archive.chunks) {
@@ -88,7 +88,9 @@ impl Agent {
                 Ok(response) => match response.reply {
                     Reply::Done(true) => return Ok(response.revision),
                     Reply::Done(false) => {
-                        return Err(Error::Retry("nothing was restored: another restore has begun, or this took too long".into()));
+                        return Err(Error::Retry(
+                            "nothing was restored: another restore has begun, or this took too long".into(),
+                        ));
                     }
                     Reply::Refused(why) => return Err(Error::Request(why)),
                     other => return Err(Error::Unknown(format!("it may or may not have been restored: {other:?}"))),

@@ -196,9 +196,9 @@ impl State {
 /// [`Error::Operator`] if it is damaged or of another version.
 pub fn unpack(part: &[u8], loader: &mut Loader) -> Result<()> {
     let rows: Rows = codec::open(part).map_err(|e| Error::Operator(format!("a backup cannot be read: {e}")))?;
-    rows.0.into_iter().try_for_each(|(table, key, row)| {
-        loader.row(StoredRow { table, key: key.into(), row: Some(row.into()) })
-    })
+    rows.0
+        .into_iter()
+        .try_for_each(|(table, key, row)| loader.row(StoredRow { table, key: key.into(), row: Some(row.into()) }))
 }
 
 /// In.

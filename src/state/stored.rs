@@ -30,6 +30,28 @@ pub struct StoredRow {
     pub row: Option<Vec<u8>>,
 }
 
+impl StoredRow {
+    /// What it is, for people: Consul's word where it has one.
+    pub fn kind(&self) -> &'static str {
+        match self.table {
+            id::HEADER => "Index",
+            id::KV => "KVS",
+            id::TOMBSTONES => "Tombstone",
+            id::INCARNATIONS | id::ANSWERS => "Request",
+            id::SESSIONS => "Session",
+            id::DELAYS => "LockDelay",
+            id::NODES => "Node",
+            id::SERVICES => "Service",
+            id::CHECKS => "Check",
+            id::ROOTS => "ConnectCA",
+            id::WAITERS => "LockWaiter",
+            id::HISTORY => "Change",
+            id::PARTS => "Restore",
+            _ => "Other",
+        }
+    }
+}
+
 /// The one row of table 0.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Header {

@@ -39,9 +39,9 @@ pub async fn run(
         }
         match record.event {
             Event::Gone { index, oldest } => bail!("{}", stream::gone(index, oldest)),
-            Event::Epoch { index, oldest, .. } => bail!(
-                "a backup was restored after index {index}: read anew, and watch from index {oldest}"
-            ),
+            Event::Epoch { index, oldest, .. } => {
+                bail!("a backup was restored after index {index}: read anew, and watch from index {oldest}")
+            }
             _ => {}
         }
     }
