@@ -55,7 +55,7 @@ pub struct Answer<T> {
     pub last_contact: Duration,
     /// X-Consul-Effective-Consistency: how it was answered, which is fresher than asked for if this server was too far behind.
     pub consistency: Consistency,
-    /// How often a backup was restored before this was read (R4).
+    /// The revision at which a backup was last restored, or 0 (R4).
     pub epoch: u64,
 }
 

@@ -49,7 +49,7 @@ pub enum Event {
         after: u64,
         /// Where a new stream can begin.
         forgotten: Forgotten,
-        /// How often that has happened.
+        /// The revision at which that happened.
         epoch: u64,
     },
 }

@@ -81,7 +81,7 @@ pub enum Event {
         index: u64,
         /// The least that a later stream can start from: the restore's own.
         oldest: u64,
-        /// How often the store's content has been replaced.
+        /// The index of the restore.
         epoch: u64,
     },
 }

@@ -39,7 +39,7 @@ pub const FENCE: HeaderName = HeaderName::from_static("x-quorate-fence");
 /// For how many milliseconds from before its request a client may believe in its session (G1).
 pub const LEASE: HeaderName = HeaderName::from_static("x-quorate-lease-ms");
 
-/// How often a backup was restored: what was read under another number may never have been (R4). Missing while that is 0.
+/// The index at which a backup was last restored: what was read under another one may never have been (R4). Missing if none was.
 pub const EPOCH: HeaderName = HeaderName::from_static("x-quorate-epoch");
 /// The oldest index that can be asked for, where an older one was (R5).
 pub const OLDEST: HeaderName = HeaderName::from_static("x-quorate-oldest");

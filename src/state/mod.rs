@@ -67,7 +67,7 @@ pub struct State {
     authority: Authority,
     indexes: Indexes,
     requests: Requests,
-    /// How often a backup was restored.
+    /// The revision at which a backup was last restored.
     epoch: u64,
     staging: restore::Staging,
 }

@@ -203,7 +203,7 @@ pub fn unpack(part: &[u8], loader: &mut Loader) -> Result<()> {
 
 /// In.
 impl State {
-    /// How often the content was replaced by a backup's: what was read before that says nothing of now.
+    /// The revision at which the content was last replaced by a backup's, or 0: what was read before that says nothing of now.
     pub fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -294,7 +294,7 @@ impl State {
         }
         (self.sessions, self.queues) = Default::default();
         self.indexes = Indexes::all(revision);
-        self.epoch = self.epoch.max(backup.epoch) + 1;
+        self.epoch = revision;
         Ok(())
     }
 }

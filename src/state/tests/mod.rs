@@ -131,6 +131,10 @@ fn every_field_of_the_header_is_in_the_digest() {
     floor.history.bind(history::Bounds { revisions: 1, bytes: u64::MAX });
     let mut bytes = base.kv.clone();
     bytes.history.bind(history::Bounds { bytes: 1, ..history::Bounds::default() });
+    let stage = restore::Stage::Begin { foreign: false };
+    let mut begun = base.clone();
+    begun.apply(1, &entry(Command::Restore { id: Uuid::nil(), stage }), &mut Vec::new());
+    let begun = begun.staging;
     let changed = [
         State { kv: floor, ..base.clone() },
         State { kv: bytes, ..base.clone() },
@@ -140,6 +144,8 @@ fn every_field_of_the_header_is_in_the_digest() {
         State { kv, ..base.clone() },
         State { requests, ..base.clone() },
         State { indexes, ..base.clone() },
+        State { epoch: 1, ..base.clone() },
+        State { staging: begun, ..base.clone() },
     ];
     for (n, state) in changed.iter().enumerate() {
         assert_ne!(state.digest(), base.digest(), "field {n}");

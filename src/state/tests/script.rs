@@ -22,6 +22,8 @@
 //! wait SECONDS                         lets log time pass; the next entry has the new time
 //! rewind SECONDS                       the next entries come from a leader whose clock lags behind
 //! log-time     entries                 of the latest entry; how many entries were applied
+//! backup       stage NAME begin [foreign]|part N|seal [parts=N]|switch|abandon       a restore of what was backed up last
+//! restore [foreign]                    all its steps           epoch      sealed      reads
 //! rows                                 what is stored
 //! keep         changes                 keeps a copy of the state; shows what changed since
 //! reload                               goes on with a state loaded from rows
@@ -38,6 +40,7 @@ use goldenscript::Command as Line;
 use uuid::Uuid;
 
 use super::*;
+use crate::state::restore::Stage;
 
 type Output = std::result::Result<String, Box<dyn Error>>;
 
@@ -45,6 +48,8 @@ type Output = std::result::Result<String, Box<dyn Error>>;
 struct Runner {
     state: State,
     kept: State,
+    /// Parts of the last backup.
+    backup: Vec<bytes::Bytes>,
     time: LogTime,
     term: u64,
 }
@@ -56,8 +61,28 @@ impl goldenscript::Runner for Runner {
             "keep-history" | "put" | "delete" | "delete-tree" | "fenced" | "lock" | "call-off" | "let-go" | "pass"
             | "acquire" | "release" | "session" | "destroy" | "expire" | "node" | "service" | "check"
             | "deregister" | "txn" => {
-                return self.write(line);
+                let request = request(&mut args)?;
+                let command = command(&line.name, &mut args)?;
+                args.reject_rest()?;
+                return self.write(request, command);
             }
+            "backup" => {
+                self.backup.clear();
+                self.state.backup().pack(&mut |part| self.backup.push(part));
+                String::new()
+            }
+            "stage" => {
+                let (id, stage) = (id_of(&next(&mut args)?), self.stage(&mut args)?);
+                args.reject_rest()?;
+                return self.write(None, Command::Restore { id, stage });
+            }
+            "restore" => {
+                let foreign = args.next_pos().is_some_and(|word| word.value == "foreign");
+                args.reject_rest()?;
+                return self.restore(foreign);
+            }
+            "epoch" => self.state.epoch().to_string(),
+            "sealed" => self.state.is_sealed().to_string(),
             "read-txn" => {
                 let operations = operations(&mut args)?;
                 match self.state.read_transaction(&operations) {
@@ -165,12 +190,34 @@ impl goldenscript::Runner for Runner {
 }
 
 impl Runner {
-    fn write(&mut self, line: &Line) -> Output {
-        let mut args = line.consume_args();
-        let request = request(&mut args)?;
-        let command = command(&line.name, &mut args)?;
-        args.reject_rest()?;
+    fn stage(&self, args: Args<'_, '_>) -> Parsed<Stage> {
+        Ok(match &*next(args)? {
+            "begin" => Stage::Begin { foreign: args.next_pos().is_some_and(|word| word.value == "foreign") },
+            "part" => {
+                let number = next(args)?.parse()?;
+                Stage::Part { number, rows: self.backup.get(number as usize).cloned().unwrap_or_default() }
+            }
+            "seal" => Stage::Seal { parts: args.lookup_parse("parts")?.unwrap_or(self.backup.len() as u32) },
+            "switch" => Stage::Switch,
+            "abandon" => Stage::Abandon,
+            other => return Err(format!("unknown stage {other}").into()),
+        })
+    }
 
+    /// What the last step answers.
+    fn restore(&mut self, foreign: bool) -> Output {
+        let id = id_of("restore");
+        let parts = (0..).zip(self.backup.clone()).map(|(number, rows)| Stage::Part { number, rows });
+        let seal = Stage::Seal { parts: self.backup.len() as u32 };
+        let before = [Stage::Begin { foreign }].into_iter().chain(parts).chain([seal]);
+        for stage in before.collect::<Vec<_>>() {
+            let output = self.write(None, Command::Restore { id, stage })?;
+            assert!(output.starts_with("true"), "{output}");
+        }
+        self.write(None, Command::Restore { id, stage: Stage::Switch })
+    }
+
+    fn write(&mut self, request: Option<RequestId>, command: Command) -> Output {
         let mut touched = Vec::new();
         let response = self.state.apply(self.term.max(1), &Entry { time: self.time, request, command }, &mut touched);
         let mut output = match response.reply {
@@ -471,6 +518,7 @@ fn show_stored(row: &StoredRow) -> String {
         "root",
         "waiter",
         "change",
+        "part",
     ];
     let table = tables[usize::from(row.table)];
     let key = row.key.escape_ascii().to_string().replace("\\x00", "");
@@ -531,6 +579,11 @@ fn catalog_scripts() {
 #[test]
 fn history_scripts() {
     run("history");
+}
+
+#[test]
+fn restore_scripts() {
+    run("restore");
 }
 
 #[test]
