@@ -24,7 +24,7 @@ pub const MAX_BODY: usize = 512 * KIB;
 pub const MAX_HEAD: usize = 32 * KIB;
 /// A client must send its whole request head within this time, or is disconnected.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
-/// A client must send its whole body within this time.
+/// A client must send its whole body within this time; a backup may take longer, as long as something of it comes within this.
 pub const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections from one client address at a time; `limits.http_max_conns_per_client` changes it. Consul's default.
 pub const HTTP_CONNECTIONS_PER_CLIENT: usize = 200;
@@ -249,8 +249,6 @@ pub const MAX_ARCHIVE_META: u64 = MIB as u64;
 /// Largest backup as it is sent, saved and given back: compressed, and in memory at each of these. A larger one is refused when
 /// it is saved, not when it is needed.
 pub const MAX_SNAPSHOT_UPLOAD: usize = 1024 * MIB;
-/// A client that gives back a backup and sends nothing for this long is refused.
-pub const SNAPSHOT_UPLOAD_IDLE: Duration = Duration::from_secs(30);
 /// How long a backup may be on its way: the largest takes this long at 300 KB/s.
 pub const SNAPSHOT_TIME: Duration = Duration::from_secs(3600);
 /// How long a backup waits while this node makes, or takes back, another one.

@@ -46,7 +46,7 @@ macro_rules! scripts {
     };
 }
 
-scripts! { agent any_key bad_parameters blocking catalog consistency delete encoding fences get keys locks methods paging past put recurse request_id session sizes txn watch }
+scripts! { agent any_key bad_parameters blocking catalog consistency delete encoding fences get keys locks methods paging past put recurse request_id session sizes snapshot txn watch }
 
 /// Fields that hold an index.
 const INDEXES: [&str; 5] = ["CreateIndex", "ModifyIndex", "Index", "Oldest", "Fence"];

@@ -18,6 +18,7 @@ mod lock;
 mod members;
 mod operator;
 mod session;
+mod snapshot;
 mod table;
 mod txn;
 mod version;
@@ -71,6 +72,9 @@ enum Command {
     /// Makes, renews and ends sessions, which hold locks
     #[command(subcommand)]
     Session(session::Sessions),
+    /// Saves, inspects and restores backups of everything
+    #[command(subcommand)]
+    Snapshot(snapshot::Snapshot),
     /// Does several things or none of them
     Txn(txn::Txn),
     /// Prints the version
@@ -155,6 +159,7 @@ async fn dispatch(cx: &mut Context, command: Command) -> anyhow::Result<ExitCode
         Command::Members(members) => members::run(cx, members).await,
         Command::Operator(operator) => operator::run(cx, operator).await,
         Command::Session(session) => session::run(cx, session).await,
+        Command::Snapshot(snapshot) => snapshot::run(cx, snapshot).await,
         Command::Txn(txn) => txn::run(cx, txn).await,
         Command::Version(version) => version::run(cx, &version),
         Command::Watch(watch) => watch::run(cx, watch).await,

@@ -135,6 +135,10 @@ fn help_of_every_command_has_examples() {
         "kv export",
         "kv import",
         "lock",
+        "snapshot",
+        "snapshot save",
+        "snapshot inspect",
+        "snapshot restore",
         "version",
         "watch",
     ] {

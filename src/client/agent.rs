@@ -17,6 +17,22 @@ struct Own {
     stats: Stats,
 }
 
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Known {
+    config: Facts,
+}
+
+/// What an agent is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Facts {
+    /// Its program's version.
+    pub version: String,
+    /// Its datacenter.
+    pub datacenter: String,
+}
+
 impl Http {
     /// The nodes of the cluster.
     ///
@@ -33,5 +49,14 @@ impl Http {
     pub async fn stats(&self) -> Result<Stats> {
         let own: Own = self.get_json("/v1/agent/self").await?;
         Ok(own.stats)
+    }
+
+    /// What the agent is.
+    ///
+    /// # Errors
+    /// As [`Http::leader`].
+    pub async fn facts(&self) -> Result<Facts> {
+        let known: Known = self.get_json("/v1/agent/self").await?;
+        Ok(known.config)
     }
 }

@@ -23,6 +23,7 @@ mod patience;
 pub mod queue;
 pub mod semaphore;
 pub mod session;
+pub mod snapshot;
 mod status;
 pub mod stream;
 pub mod txn;

@@ -1,6 +1,7 @@
 //! Reading a request's body, never further than its limit and never for longer than its time.
 
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use axum_core::body::Body;
 use bytes::Bytes;
@@ -22,27 +23,33 @@ pub struct Limit {
     pub bytes: usize,
     /// The configuration key that changes it.
     pub key: &'static str,
+    /// How long the whole body may take.
+    pub time: Duration,
+}
+
+impl Limit {
+    /// For a body that is no larger than what a client sends at once.
+    pub fn new(name: &'static str, bytes: usize, key: &'static str) -> Limit {
+        Limit { name, bytes, key, time: limits::BODY_TIMEOUT }
+    }
 }
 
 /// The whole body, in memory of exactly its size.
 ///
 /// # Errors
-/// 413 over the limit: at once if the length is declared, else at the first byte too many. 408 if it takes longer than
-/// [`limits::BODY_TIMEOUT`]. 400 if it ends early.
+/// 413 over the limit: at once if the length is declared, else at the first byte too many. 408 if it takes longer than it may, or
+/// nothing of it comes for [`limits::BODY_TIMEOUT`]. 400 if it ends early.
 pub async fn read(world: &World, headers: &HeaderMap, body: Body, limit: &Limit) -> Result<Bytes, Failure> {
     let mut body = pin!(body);
     let declared = body.size_hint().lower();
     let result = if declared > limit.bytes as u64 {
         Err(too_large(limit, &format!("{declared} bytes")))
     } else {
-        let mut reading = pin!(collect(body.as_mut(), limit));
+        let mut reading = pin!(collect(world, body.as_mut(), limit));
         // A small body has come with its head: that case needs no timer.
         match poll_immediate(&mut reading).await {
             Some(result) => result,
-            None => world.timeout(limits::BODY_TIMEOUT, reading).await.unwrap_or_else(|| {
-                let seconds = limits::BODY_TIMEOUT.as_secs();
-                Err(Failure::new(StatusCode::REQUEST_TIMEOUT, format!("{} not received in {seconds} s", limit.name)))
-            }),
+            None => world.timeout(limit.time, reading).await.unwrap_or_else(|| Err(too_late(limit, limit.time))),
         }
     };
     if result.as_ref().is_err_and(|failure| failure.is_too_large()) && !headers.contains_key(EXPECT) {
@@ -57,14 +64,26 @@ pub fn undecoded(error: crate::api::decode::DecodeError) -> Failure {
 }
 
 fn too_large(limit: &Limit, size: &str) -> Failure {
-    let Limit { name, bytes, key } = limit;
+    let Limit { name, bytes, key, .. } = limit;
     let text = format!("{name} too large: {size}, the limit is {bytes} bytes ({key})");
     Failure::new(StatusCode::PAYLOAD_TOO_LARGE, text)
 }
 
-async fn collect(mut body: Pin<&mut Body>, limit: &Limit) -> Result<Bytes, Failure> {
+fn too_late(limit: &Limit, time: Duration) -> Failure {
+    let text = format!("{} not received in {} s", limit.name, time.as_secs());
+    Failure::new(StatusCode::REQUEST_TIMEOUT, text)
+}
+
+async fn collect(world: &World, mut body: Pin<&mut Body>, limit: &Limit) -> Result<Bytes, Failure> {
     let mut collected = Vec::new();
-    while let Some(frame) = body.frame().await {
+    loop {
+        let frame = if limit.time > limits::BODY_TIMEOUT {
+            let frame = world.timeout(limits::BODY_TIMEOUT, body.frame()).await;
+            frame.ok_or_else(|| too_late(limit, limits::BODY_TIMEOUT))?
+        } else {
+            body.frame().await
+        };
+        let Some(frame) = frame else { break };
         let frame = frame.map_err(|_| Failure::bad_request(format!("{} ended early or is malformed", limit.name)))?;
         // Trailers say nothing to us.
         let Ok(data) = frame.into_data() else { continue };
@@ -107,7 +126,7 @@ mod tests {
     use super::*;
     use crate::http::testing::test_world;
 
-    const LIMIT: Limit = Limit { name: "Value", bytes: 4, key: "limits.x" };
+    const LIMIT: Limit = Limit { name: "Value", bytes: 4, key: "limits.x", time: limits::BODY_TIMEOUT };
 
     fn chunks(chunks: &'static [&'static str]) -> Body {
         Body::from_stream(stream::iter(chunks.iter().copied().map(Ok::<_, Infallible>)))
@@ -157,6 +176,30 @@ mod tests {
         clock.advance(limits::BODY_TIMEOUT - std::time::Duration::from_nanos(1));
         assert!(reading.now_or_never().is_none());
         clock.advance(std::time::Duration::from_nanos(1));
+        let failure = reading.now_or_never().unwrap().unwrap_err();
+        assert_eq!(failure.to_string(), "408 Value not received in 30 s");
+    }
+
+    #[test]
+    fn a_large_body_may_take_longer_as_long_as_something_comes() {
+        let (world, clock) = test_world();
+        let limit = Limit { time: 3 * limits::BODY_TIMEOUT, ..LIMIT };
+        let pieces = tokio::sync::mpsc::channel(4);
+        let (send, pieces) = pieces;
+        let body = Body::from_stream(stream::unfold(pieces, |mut pieces| async {
+            let piece: &str = pieces.recv().await?;
+            Some((Ok::<_, Infallible>(piece), pieces))
+        }));
+        let headers = HeaderMap::new();
+        let mut reading = Box::pin(read(&world, &headers, body, &limit));
+        let almost = limits::BODY_TIMEOUT - std::time::Duration::from_nanos(1);
+        for _ in 0..2 {
+            assert!(reading.as_mut().now_or_never().is_none());
+            clock.advance(almost);
+            send.try_send("1").unwrap();
+        }
+        assert!(reading.as_mut().now_or_never().is_none(), "it takes longer than a small one may");
+        clock.advance(limits::BODY_TIMEOUT);
         let failure = reading.now_or_never().unwrap().unwrap_err();
         assert_eq!(failure.to_string(), "408 Value not received in 30 s");
     }

@@ -149,7 +149,7 @@ pub async fn deregister(call: Call, body: Body) -> Outcome {
 }
 
 async fn read(call: &Call, body: Body) -> Result<bytes::Bytes, Failure> {
-    let limit = Limit { name: "Request body", bytes: call.edge.config.max_body, key: "limits.txn_max_req_len" };
+    let limit = Limit::new("Request body", call.edge.config.max_body, "limits.txn_max_req_len");
     body::read(call.edge.agent.world(), &call.head.headers, body, &limit).await
 }
 

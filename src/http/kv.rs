@@ -121,7 +121,7 @@ pub async fn put(call: Call, body: Body) -> Outcome {
     let under = Under::of(&query)?;
 
     let max_value = call.edge.config.max_value;
-    let limit = Limit { name: "Value", bytes: max_value, key: "limits.kv_max_value_size" };
+    let limit = Limit::new("Value", max_value, "limits.kv_max_value_size");
     let agent = &call.edge.agent;
     let value = body::read(agent.world(), &call.head.headers, body, &limit).await?;
     let command = match lock {

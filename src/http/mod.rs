@@ -5,7 +5,7 @@
 //!
 //! Start with [`routes`], the one table of everything that is served. Then a request's way: [`server`] accepts,
 //! [`extract`] reads path and parameters, [`body`] the value, a file per family (`kv`, `session`, `lock`, `stream`, `txn`, `catalog`, `health`,
-//! `status`, `agent`, `authority`, `operator`) does the work, and [`reply`] writes the headers that Consul's clients rely on.
+//! `status`, `agent`, `authority`, `operator`, `snapshot`) does the work, and [`reply`] writes the headers that Consul's clients rely on.
 
 mod agent;
 mod authority;
@@ -23,6 +23,7 @@ pub mod routes;
 mod server;
 mod session;
 mod shown;
+mod snapshot;
 mod status;
 mod stream;
 #[cfg(test)]
@@ -87,6 +88,7 @@ pub(crate) struct Edge {
     config: HttpConfig,
     /// Turns true, or loses its sender, when the server stops.
     stopping: watch::Receiver<bool>,
+    backups: snapshot::Turns,
 }
 
 impl Edge {

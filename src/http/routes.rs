@@ -11,7 +11,9 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::reply::{self, Response};
 use super::server::Answers;
-use super::{Call, Edge, Outcome, agent, authority, catalog, health, kv, lock, operator, session, status, stream, txn};
+use super::{
+    Call, Edge, Outcome, agent, authority, catalog, health, kv, lock, operator, session, snapshot, status, stream, txn,
+};
 
 /// A handler's answer in the making.
 type Answering = Pin<Box<dyn Future<Output = Response> + Send>>;
@@ -216,6 +218,18 @@ pub static ROUTES: &[Route] = &[
         path: "/v1/operator/raft/transfer-leader",
         docs: "Has another server lead, the one with this `id` or the one that is closest behind.",
         handler: |call, _| answer(operator::transfer_leader(call)),
+    },
+    Route {
+        method: Method::GET,
+        path: "/v1/snapshot",
+        docs: "Gives a backup of everything, as one file.",
+        handler: |call, _| answer(snapshot::save(call)),
+    },
+    Route {
+        method: Method::PUT,
+        path: "/v1/snapshot",
+        docs: "Replaces everything by what a backup holds; sessions end and no index goes back.",
+        handler: |call, body| answer(snapshot::restore(call, body)),
     },
     Route {
         method: Method::GET,

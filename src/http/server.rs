@@ -49,7 +49,7 @@ pub async fn serve(agent: Agent, config: HttpConfig) -> Result<Server> {
     }
     let (stop, stopping) = watch::channel(false);
     let per_client = config.connections_per_client;
-    let edge = Arc::new(Edge { agent, config, stopping: stopping.clone() });
+    let edge = Arc::new(Edge { agent, config, stopping: stopping.clone(), backups: Default::default() });
     let router = Arc::new(routes::Router::new(&edge));
     let acceptor = Acceptor { world: world.clone(), router, stopping, open: Open::new(per_client) };
     for listener in listeners {

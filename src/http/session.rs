@@ -26,7 +26,7 @@ pub async fn create(call: Call, body: Body) -> Outcome {
     let style = call.style(&query);
     let agent = &call.edge.agent;
     let request = extract::request_id(&call.head.headers, agent.entries())?;
-    let limit = Limit { name: "Request body", bytes: call.edge.config.max_body, key: "limits.txn_max_req_len" };
+    let limit = Limit::new("Request body", call.edge.config.max_body, "limits.txn_max_req_len");
     let body = body::read(agent.world(), &call.head.headers, body, &limit).await?;
     let new = NewSession::parse(&body).map_err(body::undecoded)?;
     let alive = agent.create_session(request, new).await.map_err(not_created)?;

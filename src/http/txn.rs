@@ -24,7 +24,7 @@ pub async fn put(call: Call, body: Body) -> Outcome {
     let request = extract::request_id(&call.head.headers, agent.entries())?;
     // In base64 a value takes a third more; the values themselves are looked at one by one.
     let bytes = call.edge.config.max_body.max(call.edge.config.max_value);
-    let limit = Limit { name: "Request body", bytes, key: "limits.txn_max_req_len" };
+    let limit = Limit::new("Request body", bytes, "limits.txn_max_req_len");
     let body = body::read(agent.world(), &call.head.headers, body, &limit).await?;
     let asked = api::parse(&body).map_err(|error| Failure::bad_request(format!("Failed to parse body: {error}")))?;
     if asked.len() > MAX_TXN_OPERATIONS {

@@ -217,3 +217,32 @@ fn an_operator_sees_moves_the_lead_and_removes_a_server_from_any_server() {
     assert!(put(cluster.http(leader), "k", "1"));
     assert_eq!(cluster.agents[&leader].request("DELETE", "/v1/operator/raft/peer", b"").status, 400);
 }
+
+#[test]
+fn a_backup_of_any_server_is_restored_through_any_other_and_all_have_the_same_then() {
+    let mut cluster = Cluster::found();
+    assert!(put(cluster.http(0), "k", "before"));
+    let leader = cluster.leader();
+    let followers: Vec<usize> = (0..3).filter(|number| *number != leader).collect();
+    let (first, second) = (cluster.http(followers[0]), cluster.http(followers[1]));
+    // Linearizable: what the leader has just acknowledged is in it.
+    assert!(put(cluster.http(leader), "k", "at the backup"));
+    let backup = request(first, "GET", "/v1/snapshot", &[], b"").unwrap();
+    assert_eq!(backup.status, 200);
+    assert!(put(cluster.http(leader), "k", "after") && put(cluster.http(leader), "more", "after"));
+    let highest = request(second, "GET", "/v1/kv/?keys", &[], b"").unwrap().index();
+
+    let restored = request(second, "PUT", "/v1/snapshot", &[], &backup.body).unwrap();
+    assert_eq!((restored.status, restored.text().as_str()), (200, ""));
+    assert!(restored.index() > highest && restored.index() < highest + (1 << 40), "it is the cluster's own");
+    for http in cluster.all() {
+        assert_eq!((get(http, "k").as_deref(), get(http, "more")), (Some("at the backup"), None));
+    }
+    cluster.wait_for_one_truth();
+    for number in cluster.kill_all() {
+        cluster.start(number);
+    }
+    cluster.wait_for_leader();
+    assert_eq!(get(cluster.http(0), "k").as_deref(), Some("at the backup"));
+    cluster.wait_for_one_truth();
+}

@@ -10,5 +10,6 @@ mod commands;
 mod configuration;
 mod durability;
 mod run;
+mod snapshot;
 mod stream;
 mod watch;

@@ -5,7 +5,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, mpsc};
 
@@ -71,6 +71,8 @@ impl Disk for RealDisk {
         off_thread(move || {
             let mut options = OpenOptions::new();
             options.read(true).write(mode != OpenMode::Read).create_new(mode == OpenMode::Create);
+            // A log and a backup hold every value: they are for nobody else to read.
+            options.mode(0o600);
             let file = Arc::new(options.open(path)?);
             Ok(Arc::new(RealFile { file, syncer }) as Arc<dyn File>)
         })
