@@ -195,7 +195,8 @@ impl Kind {
             Kind::Machine => {
                 let service = state.catalog().service(name, "s");
                 let Some(row) = state.catalog().node(name) else {
-                    return service.map_or(Ok(None), |_| Err(format!("a service without its node {name} is in a backup")));
+                    return service
+                        .map_or(Ok(None), |_| Err(format!("a service without its node {name} is in a backup")));
                 };
                 let value = row.node.meta.get("value").and_then(|value| value.parse::<u64>().ok());
                 let same = |value: &u64| service.is_some_and(|row| u64::from(row.service.port) == port(*value));

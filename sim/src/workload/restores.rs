@@ -13,6 +13,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hyper::Method;
 use quorate::archive::{self, Archive, Origin};
+use quorate::state::Subject;
 use uuid::Uuid;
 
 use super::Phase;
@@ -159,8 +160,12 @@ impl Operator {
                 self.shared.contradict("R1", sentence);
                 None
             });
-            // Of what is missing a backup tells no index.
-            let outcome = found.map_or(Outcome::Failed, |row| Outcome::Read { found, index: row.modify_index });
+            let index = match Kind::of(name) {
+                Kind::Machine => Some(archive.state.index_of(Subject::NodeServices)),
+                // Of a key that is missing a backup tells no index.
+                Kind::Key | Kind::Pair => found.map(|row| row.modify_index),
+            };
+            let outcome = index.map_or(Outcome::Failed, |index| Outcome::Read { found, index });
             hold(&self.shared.history).end(read, outcome);
             content.insert(name.clone(), found);
         }

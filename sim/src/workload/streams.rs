@@ -224,7 +224,11 @@ impl Reader<'_> {
             }
             Event::Epoch { index, oldest, epoch } => {
                 event!("stream", "client {} at {index}: a backup was restored at {epoch}", self.number);
-                if index < tape.end || epoch <= index || oldest < epoch || !hold(&self.shared.restores).since(Duration::ZERO) {
+                if index < tape.end
+                    || epoch <= index
+                    || oldest < epoch
+                    || !hold(&self.shared.restores).since(Duration::ZERO)
+                {
                     let sentence = format!(
                         "reader {} has come to {}, and is told at {index} of a restore at {epoch}, and to begin at {oldest}",
                         self.number, tape.end

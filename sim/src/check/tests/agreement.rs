@@ -14,7 +14,7 @@ proptest! {
 
     #[test]
     fn a_correct_store_passes(plan in plans(1..=120, 2)) {
-        let report = crate::check::run(&run(&plan), &Default::default(), &[], &[], linear::BUDGET);
+        let report = crate::check::run(&run(&plan), &Default::default(), &Default::default(), &[], &[], linear::BUDGET);
         prop_assert!(report.is_ok(), "{report}");
         prop_assert_eq!(report.gave_up(), 0);
     }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::check::{Verdict, index, linear, revision_order, run};
 use crate::workload::locks::Book;
+use crate::workload::restores::Restores;
 
 /// Which checkers must find it: revision order, linear, index.
 #[track_caller]
@@ -182,7 +183,14 @@ fn a_violation_is_shown_by_the_few_operations_that_matter() {
 
 #[test]
 fn a_report_shows_columns_and_counts() {
-    let bad = run(&history([put(1, 2, 7, YES), miss(30, 41, 3)]), &Book::default(), &[], &[], linear::BUDGET);
+    let bad = run(
+        &history([put(1, 2, 7, YES), miss(30, 41, 3)]),
+        &Book::default(),
+        &Restores::default(),
+        &[],
+        &[],
+        linear::BUDGET,
+    );
     let shown = "\
 checker             ok  violations  gave up
 index                3           0        0
@@ -210,6 +218,7 @@ stream               1           0        0";
 
 #[test]
 fn a_search_without_budget_gives_up() {
-    let report = run(&history([put(1, 2, 1, YES), get(3, 4, 1, 3)]), &Book::default(), &[], &[], 1);
+    let report =
+        run(&history([put(1, 2, 1, YES), get(3, 4, 1, 3)]), &Book::default(), &Restores::default(), &[], &[], 1);
     assert_eq!((report.gave_up(), report.is_ok()), (1, true));
 }
