@@ -57,7 +57,10 @@ fn entries_keep_their_format() {
     check(entry(Command::KeepHistory(Bounds { revisions: 9, bytes: 300 })), "015b45830800001109fb2c01");
     let restore = |stage| entry(Command::Restore { id: id(), stage });
     check(restore(Stage::Begin { foreign: true }), "01705ad39a000012100102030405060708090a0b0c0d0e0f100001");
-    check(restore(Stage::Part { number: 300, rows: Bytes::from_static(b"r") }), "010c2dca00000012100102030405060708090a0b0c0d0e0f1001fb2c010172");
+    check(
+        restore(Stage::Part { number: 300, rows: Bytes::from_static(b"r") }),
+        "010c2dca00000012100102030405060708090a0b0c0d0e0f1001fb2c010172",
+    );
     check(restore(Stage::Seal { parts: 300 }), "0145377c3f000012100102030405060708090a0b0c0d0e0f1002fb2c01");
     check(restore(Stage::Switch), "01ae3a2811000012100102030405060708090a0b0c0d0e0f1003");
     check(restore(Stage::Abandon), "01455ee2c5000012100102030405060708090a0b0c0d0e0f1004");
