@@ -268,7 +268,7 @@ impl Cluster {
             }
             Kind::Power | Kind::Kill | Kind::Restart | Kind::Move | Kind::Partition | Kind::Latency => {}
             Kind::Reset | Kind::Fsync | Kind::Rot | Kind::Misdirect | Kind::Transfer => {}
-            Kind::Replace | Kind::Destroy | Kind::Grow => {}
+            Kind::Replace | Kind::Destroy | Kind::Grow | Kind::Restore => {}
         }
     }
 

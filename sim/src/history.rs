@@ -166,6 +166,15 @@ impl History {
         self.operations.push(operation);
     }
 
+    /// Gives the values that were found other names.
+    pub fn rename(&mut self, name: impl Fn(&str, &Found) -> u64) {
+        for operation in &mut self.operations {
+            if let Outcome::Read { found: Some(found), .. } = &mut operation.outcome {
+                found.value = name(&operation.key, found);
+            }
+        }
+    }
+
     /// Every operation, in the order of their starts.
     pub fn operations(&self) -> &[Operation] {
         &self.operations

@@ -69,6 +69,8 @@ pub enum Kind {
     Move,
     /// One more server joins
     Grow,
+    /// A backup is taken, and restored a while later; now and then as if it were another cluster's
+    Restore,
 }
 
 /// Whom a kind of fault strikes.
@@ -117,6 +119,8 @@ impl Kind {
             // To this server, or to anyone.
             Kind::Transfer => spec(Server, 1, (0, 1), Unit::None),
             Kind::Grow => spec(Everyone, 1, (0, 0), Unit::None),
+            // How old the backup is.
+            Kind::Restore => spec(Everyone, 1, (0, 4_000), Unit::Millis),
             // The longest outlast an election and a lease after it.
             Kind::Partition => spec(Everyone, 12_000, (0, 0), Unit::None),
             Kind::Latency => spec(Everyone, 8_000, (50, 800), Unit::Millis),
@@ -127,7 +131,8 @@ impl Kind {
 
     /// Whether the operator must do it, or begin it.
     pub fn is_errand(self) -> bool {
-        matches!(self, Kind::Transfer | Kind::Replace | Kind::Destroy | Kind::Rot | Kind::Misdirect | Kind::Grow)
+        use Kind::{Destroy, Grow, Misdirect, Replace, Restore, Rot, Transfer};
+        matches!(self, Transfer | Replace | Destroy | Rot | Misdirect | Grow | Restore)
     }
 
     fn possible(self, size: &Size) -> bool {

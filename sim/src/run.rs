@@ -149,12 +149,15 @@ pub fn run<E: Engine>(
 }
 
 fn report(stage: Stage, trace: (u64, u64)) -> Report {
-    let recorder = std::mem::take(&mut *hold(&stage.shared.history));
+    let mut recorder = std::mem::take(&mut *hold(&stage.shared.history));
+    let restores = std::mem::take(&mut *hold(&stage.shared.restores));
+    recorder.rename(&restores);
     let observations = std::mem::take(&mut *hold(&stage.shared.observations));
     let book = std::mem::take(&mut *hold(&stage.shared.book));
     let streams = std::mem::take(&mut *hold(&stage.shared.streams));
     let tally = std::mem::take(&mut *hold(&stage.shared.tally));
-    let checks = check::run(recorder.history(), &book, &streams.tapes, &observations.views, check::linear::BUDGET);
+    let (history, views) = (recorder.history(), &observations.views);
+    let checks = check::run(history, &book, &restores, &streams.tapes, views, check::linear::BUDGET);
     let mut alarms = Vec::new();
     let now = Some(stage.ended);
     alarms.extend(stage.violation.map(|text| Alarm { checker: "process", text, at: now }));

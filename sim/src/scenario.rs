@@ -36,7 +36,16 @@ pub const SCENARIOS: &[Scenario] = &[
         name: "lock-under-partition",
         about: "many lockers on one lock, while servers are cut off, stand still and hand over the lead",
         nodes: Some(3),
-        faults: &[Kind::Partition, Kind::Hold, Kind::Pause, Kind::Freeze, Kind::Kill, Kind::Transfer, Kind::Clock],
+        faults: &[
+            Kind::Partition,
+            Kind::Hold,
+            Kind::Pause,
+            Kind::Freeze,
+            Kind::Kill,
+            Kind::Transfer,
+            Kind::Clock,
+            Kind::Restore,
+        ],
         shape: |scene| {
             (scene.locks.lockers, scene.locks.locks) = (8, 1);
             (scene.mix.clients, scene.watchers, scene.tenants, scene.spare) = (2, 1, 0, 0);
@@ -62,6 +71,26 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.mix.clients, scene.mix.padding) = (1, 0);
             (scene.locks.lockers, scene.watchers, scene.readers, scene.tenants, scene.spare) = (0, 0, 0, 0, 0);
             scene.latency = Duration::from_millis(2);
+        },
+    },
+    Scenario {
+        name: "restores",
+        about: "backups are taken and restored, under locks and readers, while servers fail and hand over the lead",
+        nodes: None,
+        faults: &[
+            Kind::Restore,
+            Kind::Restart,
+            Kind::Kill,
+            Kind::Power,
+            Kind::Pause,
+            Kind::Partition,
+            Kind::Transfer,
+            Kind::Sync,
+        ],
+        shape: |scene| {
+            scene.mix.padding = 0;
+            scene.locks.lockers = 4;
+            scene.readers = scene.readers.max(1);
         },
     },
     Scenario {

@@ -139,7 +139,7 @@ impl Stage {
                 Role::Counter => Box::pin(counters::client(id, world, shared, counters, rng)),
                 Role::Reader => Box::pin(streams::reader(id, world, shared, rng)),
                 Role::Tenant => Box::pin(tenants::tenant(id, world, shared, rng)),
-                Role::Operator => Box::pin(operator::run(world, shared, servers, rng)),
+                Role::Operator => Box::pin(operator::run(id, world, shared, servers, mix.names(), rng)),
                 Role::Observer => return Box::pin(observer::observe(id, world, shared, servers, mix.names(), locks)),
             };
             Box::pin(async move { all.until_quiet(life).await })

@@ -12,19 +12,20 @@ use std::time::Duration;
 
 use super::verdict::Verdict;
 use crate::workload::locks::{Book, Claim, Glimpse, Grant};
+use crate::workload::restores::Restores;
 
 /// By how much log time may run fast: ρ, in parts of a million.
 const FAST: u32 = 10_000;
 
-/// Judges a book.
-pub fn check(book: &Book) -> Verdict {
+/// Judges a book. What a restore brought back beside a lock was written before it.
+pub fn check(book: &Book, restores: &Restores) -> Verdict {
     let violation = |invariant, sentence: String| Some(Verdict::violation(invariant, sentence, []));
     let split =
         || overlap(book).and_then(|(one, other)| violation("L1", format!("two believe at once: {one}, and {other}")));
     let fallen =
         || falling(book).and_then(|(one, other)| violation("L2", format!("a fence fell: {one}, and then {other}")));
     let late = || {
-        stale_write(book)
+        stale_write(book, restores)
             .and_then(|(one, other)| violation("L4", format!("written under {one:?}, and later under {other:?}")))
     };
     let early = || inside_delay(book).and_then(|text| violation("L10", text));
@@ -55,8 +56,9 @@ fn falling(book: &Book) -> Option<(Claim, Claim)> {
 
 type Write = crate::workload::locks::FencedWrite;
 
-fn stale_write(book: &Book) -> Option<(Write, Write)> {
+fn stale_write(book: &Book, restores: &Restores) -> Option<(Write, Write)> {
     let mut writes = book.writes.clone();
+    writes.retain(|write| !restores.may_be(write.revision));
     writes.sort_by(|a, b| (&a.lock, a.revision).cmp(&(&b.lock, b.revision)));
     let falls = |two: &&[Write]| two[0].lock == two[1].lock && two[1].fence < two[0].fence;
     writes.windows(2).find(falls).map(|two| (two[0].clone(), two[1].clone()))
@@ -110,7 +112,7 @@ mod tests {
     }
 
     fn invariant(book: &Book) -> Option<&'static str> {
-        match check(book) {
+        match check(book, &Restores::default()) {
             Verdict::Violation(violation) => Some(violation.invariant),
             _ => None,
         }

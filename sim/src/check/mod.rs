@@ -26,6 +26,7 @@ pub use verdict::{Verdict, Violation};
 
 use crate::history::History;
 use crate::workload::locks::Book;
+use crate::workload::restores::Restores;
 use crate::workload::streams::Tape;
 
 /// Names, and the promises that they are about. The first five are alarms of the run itself.
@@ -37,7 +38,7 @@ pub const CHECKERS: &[(&str, &str)] = &[
         "liveness",
         "in calm all servers agree within 60 s, answer, grant every lock, wake every watcher, and let go of what they held",
     ),
-    ("contradiction", "what one client alone can tell: L6, L8, L9, L12, L13, L19, R1, R4"),
+    ("contradiction", "what one client alone can tell: L6, L8, L9, L12, L13, L17, L19, R1, R4"),
     ("revision-order", "R1, R2, R3: the servers' revisions as the order of writes (Gibbons and Korach 1997)"),
     ("linear", "R1: a search for an order (Wing and Gong 1993, Lowe 2017)"),
     ("index", "R4: indexes never go back"),
@@ -66,7 +67,14 @@ pub struct Report {
 
 /// Has every checker judge a run. `budget` bounds the search on each key, in steps: [`linear::BUDGET`] unless the caller
 /// has a reason.
-pub fn run(history: &History, book: &Book, tapes: &[Tape], views: &[NodeView], budget: u64) -> Report {
+pub fn run(
+    history: &History,
+    book: &Book,
+    restores: &Restores,
+    tapes: &[Tape],
+    views: &[NodeView],
+    budget: u64,
+) -> Report {
     let mut report = Report::default();
     for (key, operations) in history.by_key() {
         report.add("revision-order", Some(key), revision_order::check(&operations));
@@ -76,7 +84,7 @@ pub fn run(history: &History, book: &Book, tapes: &[Tape], views: &[NodeView], b
     for subject in index::SUBJECTS {
         report.add("index", None, index::check_subject(history, subject));
     }
-    report.add("locks", None, locks::check(book));
+    report.add("locks", None, locks::check(book, restores));
     report.add("stream", None, stream::check(tapes, history));
     report.add("raft", None, raft::check(views));
     report

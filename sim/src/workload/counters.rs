@@ -58,8 +58,8 @@ pub struct Tally {
     pub grants: u64,
     /// Updates that were lost without a fence.
     pub lost: u64,
-    /// What acknowledged writes left in which counter.
-    left: BTreeSet<(String, u64)>,
+    /// What acknowledged writes left in which counter, since which restore of a backup: one may bring back what was counted before.
+    left: BTreeSet<(String, u64, usize)>,
 }
 
 /// One client, until the storm is over.
@@ -159,9 +159,12 @@ impl Client {
     }
 
     async fn write(&mut self, key: &str, condition: &str, count: u64) -> Option<()> {
+        let generation = hold(&self.shared.restores).generation();
         let reply = self.send(Method::PUT, &format!("/v1/kv/{key}{condition}"), count.to_string()).await;
         let Reply::Answer { status, .. } = reply else { return None };
-        if status == 200 && !hold(&self.shared.tally).left.insert((key.into(), count)) {
+        // While a restore is under way nobody knows on which side of it a write is.
+        let Some(generation) = generation else { return Some(()) };
+        if status == 200 && !hold(&self.shared.tally).left.insert((key.into(), count, generation)) {
             if condition.is_empty() {
                 hold(&self.shared.tally).lost += 1;
             } else {

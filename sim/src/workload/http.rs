@@ -34,6 +34,8 @@ pub enum Reply {
         fence: Option<u64>,
         /// `X-Quorate-Lease-Ms`.
         lease: Option<Duration>,
+        /// `X-Quorate-Epoch`, or 0.
+        epoch: u64,
         /// The body.
         body: Bytes,
     },
@@ -57,7 +59,7 @@ impl Http {
         method: Method,
         path: &str,
         id: Option<&str>,
-        body: String,
+        body: impl Into<Bytes>,
         patience: Duration,
     ) -> Reply {
         let world = self.world.clone();
@@ -65,7 +67,7 @@ impl Http {
         if let Some(id) = id {
             request = request.header("X-Quorate-Request-Id", id);
         }
-        let request = request.body(Full::from(body)).expect("the parts are well-formed");
+        let request = request.body(Full::new(body.into())).expect("the parts are well-formed");
         let mut sent = false;
         let answered = world.timeout(patience, self.exchange(request, &mut sent)).await.flatten();
         match answered {
@@ -94,9 +96,9 @@ impl Http {
         let answer = open.send_request(request).await.ok()?;
         let status = answer.status().as_u16();
         let number = |name: &str| answer.headers().get(name).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-        let index = number("X-Consul-Index").unwrap_or(0);
+        let [index, epoch] = ["X-Consul-Index", "X-Quorate-Epoch"].map(|name| number(name).unwrap_or(0));
         let (fence, lease) = (number("X-Quorate-Fence"), number("X-Quorate-Lease-Ms").map(Duration::from_millis));
         let body = answer.into_body().collect().await.ok()?.to_bytes();
-        Some(Reply::Answer { status, index, fence, lease, body })
+        Some(Reply::Answer { status, index, fence, lease, epoch, body })
     }
 }

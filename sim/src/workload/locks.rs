@@ -176,6 +176,8 @@ struct Locker {
 #[derive(Clone)]
 struct Session {
     id: String,
+    /// When it was asked for.
+    born: Duration,
     delay: Duration,
     /// How much of its lease is left when it is to be renewed.
     margin: Duration,
@@ -219,7 +221,7 @@ impl Locker {
             ttl.as_millis(),
             delay.as_millis()
         );
-        let sent = self.now();
+        let (born, sent) = (trace::now(), self.now());
         let reply = self.http.send(Method::PUT, "/v1/session/create", None, body, LONG).await;
         let Reply::Answer { status: 200, body, lease: Some(lease), .. } = reply else { return false };
         let Some(id) =
@@ -230,7 +232,7 @@ impl Locker {
         event!("session", "{id} of {ttl:?}, lock-delay {delay:?}, {behavior}, lease {lease:?}");
         // Some renew in good time, some when it is nearly too late.
         let margin = if self.rng.chance(700) { ttl * 2 / 3 } else { Duration::from_millis(self.rng.between(1, 150)) };
-        self.session = Some(Session { id, delay, margin, until: sent + lease });
+        self.session = Some(Session { id, born, delay, margin, until: sent + lease });
         self.has_session()
     }
 
@@ -271,7 +273,7 @@ impl Locker {
             let (now, left) = (self.true_time(self.now()), session.until.since(self.now()));
             let text =
                 format!("client {}: {how}, at {now:?}, with {left:?} of its lease left: {}", self.number, session.id);
-            self.shared.contradict("L6", text);
+            self.shared.contradict_since(session.born, "L6", text);
         }
         self.session = None;
     }
@@ -437,7 +439,7 @@ impl Locker {
             let body = String::from_utf8_lossy(&body);
             let sentence =
                 format!("client {} holds {lock} under {fence}, and reads {status} {shown:?} {body}", self.number);
-            self.shared.contradict("L19", sentence);
+            self.shared.contradict_since(session.born, "L19", sentence);
         }
     }
 

@@ -9,6 +9,7 @@ pub mod kv;
 pub mod locks;
 pub mod operator;
 pub mod registers;
+pub mod restores;
 pub mod streams;
 pub mod tenants;
 pub mod waits;
@@ -26,6 +27,7 @@ use crate::observer::Observations;
 use crate::run::Alarm;
 use crate::trace;
 use crate::workload::operator::Errands;
+use crate::workload::restores::Restores;
 
 /// What all clients of a run share.
 pub struct Shared {
@@ -43,6 +45,8 @@ pub struct Shared {
     pub tally: Mutex<counters::Tally>,
     /// What the readers of the event stream were told.
     pub streams: Mutex<streams::Tapes>,
+    /// Restores of backups.
+    pub restores: Mutex<Restores>,
     /// What the observer saw.
     pub observations: Mutex<Observations>,
     /// What the operator is to do.
@@ -75,6 +79,7 @@ impl Shared {
             watched: Mutex::default(),
             tally: Mutex::default(),
             streams: Mutex::default(),
+            restores: Mutex::default(),
             observations: Mutex::default(),
             errands: Arc::default(),
             phase: AtomicU8::new(Phase::Storm as u8),
@@ -87,6 +92,13 @@ impl Shared {
         crate::event!("wrong", "{invariant} {sentence}");
         let (text, at) = (format!("{invariant}: {sentence}"), Some(trace::now()));
         crate::world::hold(&self.contradictions).push(Alarm { checker: "contradiction", text, at });
+    }
+
+    /// Something cannot be that was otherwise at an earlier moment, unless a backup was restored since.
+    pub fn contradict_since(&self, moment: Duration, invariant: &'static str, sentence: String) {
+        if !crate::world::hold(&self.restores).since(moment) {
+            self.contradict(invariant, sentence);
+        }
     }
 
     /// The largest fence that a lock was held under.
@@ -145,6 +157,11 @@ impl Recorder {
         if outcome != Outcome::Unknown {
             self.history.complete(self.times.len() as u64, id, outcome);
         }
+    }
+
+    /// Names values that a restore brought back.
+    pub fn rename(&mut self, restores: &Restores) {
+        self.history.rename(|register, found| restores.rename(register, found));
     }
 
     /// What was written.

@@ -27,7 +27,7 @@ use crate::world::hold;
 /// Between two attempts.
 const PAUSE: Duration = Duration::from_millis(300);
 /// How long one call may take: longer than a server takes to say "unknown".
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 /// Attempts to find the cluster able to lose a machine, before the errand is dropped.
 const ATTEMPTS: u32 = 10;
 
@@ -76,9 +76,16 @@ impl Errands {
 }
 
 /// Runs errands until the run is over. What was begun in the storm is finished in calm.
-pub async fn run(world: World, shared: Arc<Shared>, servers: Vec<Arc<Server>>, rng: Rng) {
+pub async fn run(
+    number: u32,
+    world: World,
+    shared: Arc<Shared>,
+    servers: Vec<Arc<Server>>,
+    registers: Vec<String>,
+    rng: Rng,
+) {
     let http = Http::new(&world, shared.servers[0]);
-    let mut operator = Operator { world, shared, servers, http, rng };
+    let mut operator = Operator { number, world, shared, servers, registers, http, rng };
     loop {
         let storm = operator.shared.phase() == Phase::Storm;
         let errand = operator.shared.errands.next().filter(|_| storm);
@@ -93,12 +100,15 @@ pub async fn run(world: World, shared: Arc<Shared>, servers: Vec<Arc<Server>>, r
     }
 }
 
-struct Operator {
-    world: World,
-    shared: Arc<Shared>,
+pub(super) struct Operator {
+    pub number: u32,
+    pub world: World,
+    pub shared: Arc<Shared>,
     servers: Vec<Arc<Server>>,
-    http: Http,
-    rng: Rng,
+    /// What the clients write.
+    pub registers: Vec<String>,
+    pub http: Http,
+    pub rng: Rng,
 }
 
 impl Operator {
@@ -106,6 +116,11 @@ impl Operator {
         let place = fault.place;
         match fault.kind {
             Kind::Transfer => self.transfer(fault).await,
+            Kind::Restore => {
+                if self.restore(fault.time()).await {
+                    self.shared.errands.done(fault);
+                }
+            }
             Kind::Replace => {
                 let Some(server) = self.expendable(place).await else { return };
                 self.remove(&server).await;
@@ -230,14 +245,19 @@ impl Operator {
         match self.http.send(method, path, None, String::new(), PATIENCE).await {
             Reply::Answer { status: 200, body, .. } => Some(body),
             _ => {
-                let server = *self.rng.pick(&self.shared.servers);
-                self.http.turn_to(server);
+                self.turn();
                 None
             }
         }
     }
 
-    async fn pause(&self) {
+    /// Goes on with another server.
+    pub fn turn(&mut self) {
+        let server = *self.rng.pick(&self.shared.servers);
+        self.http.turn_to(server);
+    }
+
+    pub async fn pause(&self) {
         self.world.sleep(PAUSE).await;
     }
 }

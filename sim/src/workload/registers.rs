@@ -13,6 +13,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use quorate::api::kv::KvEntry;
+use quorate::state::State;
 use serde_json::{Value, json};
 
 use super::http::Reply;
@@ -171,6 +172,38 @@ impl Kind {
         Ok(Outcome::Read { found, index })
     }
 
+    /// What a backup holds.
+    ///
+    /// # Errors
+    /// As [`Kind::read`].
+    pub fn in_backup(self, name: &str, state: &State) -> Result<Option<Found>, String> {
+        let key = |name: &str| {
+            let row = state.kv().get(name.as_bytes())?;
+            let value = std::str::from_utf8(&row.value).ok().and_then(|value| value.trim_end().parse().ok());
+            Some((value, row.modify_index, row.create_index))
+        };
+        let whole = |(value, modify_index, create_index): (Option<u64>, u64, u64)| {
+            let value = value.ok_or_else(|| format!("{name} holds nothing that anybody wrote"))?;
+            Ok::<_, String>(Found { value, modify_index, create_index })
+        };
+        match self {
+            Kind::Key => key(name).map(whole).transpose(),
+            Kind::Pair => match (key(&format!("{name}/a")), key(&format!("{name}/b"))) {
+                (a, b) if a == b => a.map(whole).transpose(),
+                halves => Err(format!("two halves of different transactions are in a backup: {name} is {halves:?}")),
+            },
+            Kind::Machine => {
+                let service = state.catalog().service(name, "s");
+                let Some(row) = state.catalog().node(name) else {
+                    return service.map_or(Ok(None), |_| Err(format!("a service without its node {name} is in a backup")));
+                };
+                let value = row.node.meta.get("value").and_then(|value| value.parse::<u64>().ok());
+                let same = |value: &u64| service.is_some_and(|row| u64::from(row.service.port) == port(*value));
+                whole((value.filter(same), row.modify_index, row.create_index)).map(Some)
+            }
+        }
+    }
+
     /// What the answer to a write proves. In doubt: nothing.
     pub fn written(self, reply: &Reply) -> Outcome {
         let Reply::Answer { status, body, .. } = reply else {
@@ -242,7 +275,7 @@ mod tests {
     use super::*;
 
     fn answer(status: u16, index: u64, body: &str) -> Reply {
-        Reply::Answer { status, index, fence: None, lease: None, body: body.to_owned().into() }
+        Reply::Answer { status, index, fence: None, lease: None, epoch: 0, body: body.to_owned().into() }
     }
 
     fn row(key: &str, value: &str, modify: u64) -> String {

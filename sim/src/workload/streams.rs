@@ -210,7 +210,8 @@ impl Reader<'_> {
             }
             Event::Gone { index, oldest } => {
                 event!("stream", "client {} at {index}: gone up to {oldest}", self.number);
-                if index != tape.end || oldest <= index {
+                // Where nothing happened under the prefix, the server may have come further than it had told.
+                if index < tape.end || oldest <= index {
                     let sentence = format!(
                         "reader {} has come to {}, and is told that changes from {index} to {oldest} are gone",
                         self.number, tape.end
@@ -218,6 +219,18 @@ impl Reader<'_> {
                     self.shared.contradict("R5", sentence);
                 }
                 streams.gone += 1;
+                streams.begin(self.number, self.prefix, oldest);
+                return Some(oldest);
+            }
+            Event::Epoch { index, oldest, epoch } => {
+                event!("stream", "client {} at {index}: a backup was restored at {epoch}", self.number);
+                if index < tape.end || epoch <= index || oldest < epoch || !hold(&self.shared.restores).since(Duration::ZERO) {
+                    let sentence = format!(
+                        "reader {} has come to {}, and is told at {index} of a restore at {epoch}, and to begin at {oldest}",
+                        self.number, tape.end
+                    );
+                    self.shared.contradict("R5", sentence);
+                }
                 streams.begin(self.number, self.prefix, oldest);
                 return Some(oldest);
             }

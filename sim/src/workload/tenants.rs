@@ -15,6 +15,7 @@ use super::http::{Http, Reply};
 use super::{Phase, Shared};
 use crate::event;
 use crate::rng::Rng;
+use crate::trace;
 
 /// How long one request may take.
 const PATIENCE: Duration = Duration::from_secs(4);
@@ -55,6 +56,7 @@ impl Tenant {
         if !self.check(&node, "passing").await {
             return None;
         }
+        let born = trace::now();
         let id = self.create(&node).await?;
         let count = self.rng.between(1, 3);
         let locks: Vec<String> = (0..count).map(|lock| format!("own/{}/{lock}", self.number)).collect();
@@ -66,7 +68,7 @@ impl Tenant {
         }
         for _ in 0..self.rng.below(4) {
             self.pause(50, 1_500).await;
-            self.still_alive(&id, &held).await;
+            self.still_alive(&id, born, &held).await;
         }
         let ended = match self.rng.below(4) {
             0 => self.check(&node, "critical").await,
@@ -84,17 +86,19 @@ impl Tenant {
         Some(())
     }
 
-    async fn still_alive(&mut self, id: &str, held: &[String]) {
+    async fn still_alive(&mut self, id: &str, born: Duration, held: &[String]) {
         if let Some(body) = self.get(&format!("/v1/session/info/{id}")).await
             && body == Value::Array(Vec::new())
         {
-            self.shared.contradict("G1", format!("session {id} has ended, although its check passes"));
+            let sentence = format!("session {id} has ended, although its check passes");
+            self.shared.contradict_since(born, "G1", sentence);
         }
         for lock in held {
             if let Some(holder) = self.holder(lock).await
                 && holder.as_deref() != Some(id)
             {
-                self.shared.contradict("L19", format!("{lock} is shown to be held by {holder:?}, not by {id}"));
+                let sentence = format!("{lock} is shown to be held by {holder:?}, not by {id}");
+                self.shared.contradict_since(born, "L19", sentence);
             }
         }
     }
