@@ -13,8 +13,8 @@ use crate::error::{Error, Result};
 use crate::limits;
 use crate::state::{self, Loader, STATE_FORMAT, State};
 
-/// Longest first line of `state.bin`.
-const MAGIC_LINE: u64 = 64;
+/// Of the number in the first line of `state.bin`.
+const MAX_DIGITS: usize = 10;
 
 /// Reads a backup, and loads its state to be sure of it.
 ///
@@ -215,18 +215,21 @@ fn take_state<R: Read>(content: &mut Summed<R>) -> Result<Content> {
 
 /// The layout that the first line names; `None` if it is not ours.
 fn first_line(content: &mut impl Read) -> io::Result<Option<u32>> {
-    let mut line = Vec::new();
-    for byte in content.take(MAGIC_LINE).bytes() {
-        match byte? {
-            b'\n' => break,
-            byte => line.push(byte),
-        }
-        if !MAGIC.as_bytes().starts_with(&line[..line.len().min(MAGIC.len())]) {
-            return Ok(None);
+    let mut magic = Vec::new();
+    content.take(MAGIC.len() as u64).read_to_end(&mut magic)?;
+    if magic != MAGIC.as_bytes() {
+        return Ok(None);
+    }
+    let mut number = String::new();
+    loop {
+        let mut byte = [0];
+        content.read_exact(&mut byte)?;
+        match char::from(byte[0]) {
+            '\n' => return Ok(number.parse().ok()),
+            digit if number.len() < MAX_DIGITS => number.push(digit),
+            _ => return Ok(None),
         }
     }
-    let number = line.strip_prefix(MAGIC.as_bytes()).and_then(|number| std::str::from_utf8(number).ok());
-    Ok(number.and_then(|number| number.parse().ok()))
 }
 
 /// The length of the next chunk; `None` at the end.

@@ -411,6 +411,14 @@ fn a_lost_answer_is_unknown_for_a_write_and_never_sent_twice() {
             assert!(matches!(&error, Error::Unknown(why) if why.contains("may or may not")), "{error}");
             assert_eq!(fake.requests().len(), 1);
             fake.fail_next(fault);
+            let error = client.snapshot_restore(Bytes::new(), Some("dc2")).await.unwrap_err();
+            assert!(matches!(&error, Error::Unknown(why) if why.contains("may or may not")), "{error}");
+            assert_eq!(fake.requests(), ["PUT /v1/snapshot?dc=dc2 token=secret"]);
+            fake.fail_next(fault);
+            let error = client.snapshot_save(true, None).await.unwrap_err();
+            assert!(matches!(error, Error::Retry(_)), "{error}");
+            assert_eq!(fake.requests(), ["GET /v1/snapshot?stale token=secret"]);
+            fake.fail_next(fault);
             let error = client.kv_get("k", &ReadOptions::default()).await.unwrap_err();
             assert!(matches!(error, Error::Retry(_)), "{error}");
             assert!(client.kv_put("k", Bytes::new(), &PutOptions::default()).await.unwrap(), "it connects again");

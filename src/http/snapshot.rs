@@ -48,7 +48,7 @@ pub async fn save(call: Call) -> Outcome {
     // The work goes on if the client leaves, and so does its turn.
     let packing = move || {
         let _turn = turn;
-        let mut packed = Packed::default();
+        let mut packed = Packed { bytes: Vec::new(), most: limits::MAX_SNAPSHOT_UPLOAD, full: false };
         match archive::write(&state, &origin, &mut packed) {
             Err(_) if packed.full => Err(too_large()),
             outcome => outcome.map(|()| Bytes::from(packed.bytes)),
@@ -81,15 +81,15 @@ pub async fn restore(call: Call, body: Body) -> Outcome {
 }
 
 /// A backup in memory, no larger than one that can be given back.
-#[derive(Default)]
 struct Packed {
     bytes: Vec<u8>,
+    most: usize,
     full: bool,
 }
 
 impl Write for Packed {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.bytes.len() + bytes.len() > limits::MAX_SNAPSHOT_UPLOAD {
+        if self.bytes.len() + bytes.len() > self.most {
             self.full = true;
             return Err(io::ErrorKind::FileTooLarge.into());
         }
@@ -107,4 +107,35 @@ fn too_large() -> Error {
     Error::Operator(format!(
         "The backup is larger than {most} MiB, and could not be restored: delete what is not needed"
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+    use crate::http::testing::test_world;
+
+    #[test]
+    fn a_backup_waits_its_turn_and_not_for_ever() {
+        let (world, clock) = test_world();
+        let turns = Turns::default();
+        let first = turn(&world, &turns.save).now_or_never().unwrap().unwrap();
+        let mut second = Box::pin(turn(&world, &turns.save));
+        let mut third = Box::pin(turn(&world, &turns.save));
+        assert!(second.as_mut().now_or_never().is_none() && third.as_mut().now_or_never().is_none());
+        assert!(turn(&world, &turns.restore).now_or_never().is_some(), "saving does not wait for a slow upload");
+        drop(first);
+        let _second = second.now_or_never().expect("it is its turn").unwrap();
+        clock.advance(limits::SNAPSHOT_TURN);
+        let refused = third.now_or_never().expect("it has waited long enough").unwrap_err();
+        assert!(matches!(refused, Error::Busy(_)), "{refused}");
+    }
+
+    #[test]
+    fn what_could_not_be_given_back_is_not_given() {
+        let mut packed = Packed { bytes: Vec::new(), full: false, most: 10 };
+        assert!(packed.write_all(&[0; 10]).is_ok() && !packed.full);
+        assert!(packed.write_all(&[0]).is_err() && packed.full);
+    }
 }

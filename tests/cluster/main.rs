@@ -245,4 +245,13 @@ fn a_backup_of_any_server_is_restored_through_any_other_and_all_have_the_same_th
     cluster.wait_for_leader();
     assert_eq!(get(cluster.http(0), "k").as_deref(), Some("at the backup"));
     cluster.wait_for_one_truth();
+
+    // The last server that is left gives what it has, to those who ask for no more.
+    (0..2).for_each(|number| cluster.kill(number));
+    let http = cluster.http(2);
+    let stale = || request(http, "GET", "/v1/snapshot?stale", &[], b"").unwrap();
+    wait_until("it to notice", || stale().header("X-Consul-KnownLeader") == Some("false"));
+    assert_eq!(stale().status, 200);
+    let fresh = request(http, "GET", "/v1/snapshot", &[], b"").unwrap();
+    assert_eq!(fresh.status, 500, "{}", fresh.text());
 }

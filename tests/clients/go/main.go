@@ -1,5 +1,5 @@
 // The official Go client of Consul, unmodified, against one agent: keys, sessions, its lock and semaphore helpers,
-// transactions, blocking waits, the catalog. Ends with 0 if everything is as with Consul. See ../run.
+// transactions, blocking waits, the catalog, backups. Ends with 0 if everything is as with Consul. See ../run.
 package main
 
 import (
@@ -112,5 +112,6 @@ func main() {
 	sessions, _, err := client.Session().List(nil)
 	must(err)
 	check(len(sessions) == 0, "what the helpers leave", sessions)
+	snapshots(client)
 	fmt.Println("Go: as with Consul")
 }
