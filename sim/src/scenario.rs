@@ -94,6 +94,25 @@ pub const SCENARIOS: &[Scenario] = &[
         },
     },
     Scenario {
+        name: "catch-up",
+        about: "servers fall behind again and again, and come back by snapshot while they take checkpoints of their own",
+        nodes: Some(3),
+        faults: &[
+            Kind::Partition,
+            Kind::Pause,
+            Kind::Slow,
+            Kind::Hold,
+            Kind::Kill,
+            Kind::Power,
+            Kind::Sync,
+            Kind::Checkpoint,
+        ],
+        shape: |scene| {
+            (scene.setup.checkpoint_every, scene.setup.trailing) = (Duration::from_millis(200), 1);
+            (scene.mix.pause, scene.mix.padding) = (Duration::from_millis(5), 0);
+        },
+    },
+    Scenario {
         name: "bad-disks",
         about: "large values, short logs, and everything that a disk does to them",
         nodes: None,
