@@ -28,7 +28,9 @@ use super::table::{self, Row, Table};
 use super::{Key, Loader, LogTime, Reply, State, Step, StoredRow, Subject};
 use crate::codec::{self, Stored};
 use crate::error::{Error, Result};
-use crate::limits::{FOREIGN_JUMP, MAX_RESTORE, MAX_REVISION, RESTORE_PART, RESTORE_PATIENCE, SEAL_PATIENCE};
+use crate::limits::{
+    FOREIGN_JUMP, MAX_CHECKPOINT_KEY, MAX_RESTORE, MAX_REVISION, RESTORE_PART, RESTORE_PATIENCE, SEAL_PATIENCE,
+};
 
 /// One step of a restore.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -196,9 +198,12 @@ impl State {
 /// [`Error::Operator`] if it is damaged or of another version.
 pub fn unpack(part: &[u8], loader: &mut Loader) -> Result<()> {
     let rows: Rows = codec::open(part).map_err(|e| Error::Operator(format!("a backup cannot be read: {e}")))?;
-    rows.0
-        .into_iter()
-        .try_for_each(|(table, key, row)| loader.row(StoredRow { table, key: key.into(), row: Some(row.into()) }))
+    rows.0.into_iter().try_for_each(|(table, key, row)| {
+        if key.len() > MAX_CHECKPOINT_KEY {
+            return Err(Error::Operator(format!("a row of a backup has a key of {} bytes", key.len())));
+        }
+        loader.row(StoredRow { table, key: key.into(), row: Some(row.into()) })
+    })
 }
 
 /// In.
