@@ -150,6 +150,27 @@ fn help_of_every_command_has_examples() {
 }
 
 #[test]
+fn a_backup_is_asked_for_as_the_flags_say_and_kept_only_if_it_is_one() {
+    let mut terminal = Terminal::new();
+    let (out, err, code) = terminal.run(&["snapshot", "save", "-stale", "-datacenter=dc2", "backup.snap"]);
+    assert_eq!((out.as_str(), code), ("", ExitCode::FAILURE), "the made-up agent gives none");
+    assert!(err.starts_with("Error! "), "{err}");
+    let requests = terminal.fake.requests();
+    assert!(requests[0].starts_with("GET /v1/snapshot?dc=dc2&stale"), "{requests:?}");
+    let kept = block_on(terminal.world.disk.list(Path::new(""))).unwrap();
+    assert!(kept.is_empty(), "{kept:?}");
+
+    block_on(async {
+        let file = terminal.world.disk.open(Path::new("backup.snap"), OpenMode::Create).await.unwrap();
+        file.write_at(0, b"no backup".to_vec()).await.unwrap();
+    });
+    let (_, err, code) = terminal.run(&["snapshot", "restore", "backup.snap"]);
+    assert_eq!(code, ExitCode::FAILURE);
+    assert!(err.contains("backup.snap: this is not a whole backup of quorate"), "{err}");
+    assert!(terminal.fake.requests().is_empty(), "nothing is sent that is not right here");
+}
+
+#[test]
 fn a_closed_pipe_is_no_news() {
     struct Closed;
     impl Write for Closed {

@@ -281,10 +281,10 @@ fn a_lost_or_silent_connection_is_an_error_and_half_a_record_is_none() {
 fn records_too_long_or_unknown_end_it_for_good() {
     block_on(async {
         let agent = Scripted::default();
-        agent.then(vec![head(5), record(r#"{"Type":"epoch","Index":7}"#)]);
+        agent.then(vec![head(5), record(r#"{"Type":"riddle","Index":7}"#)]);
         let error = open(&agent).await.next().await.unwrap_err();
         assert!(
-            matches!(&error, Error::Request(why) if why.contains("not understood: unknown variant `epoch`")),
+            matches!(&error, Error::Request(why) if why.contains("not understood: unknown variant `riddle`")),
             "{error}"
         );
 
