@@ -4,6 +4,7 @@
 //! ([`state::restore`](crate::state::restore)), so it can be asked for anywhere and survives the leader's end; until its last entry it has
 //! changed nothing. What this module never does: read or write files.
 
+use bytes::Bytes;
 use uuid::Uuid;
 
 use super::query::{Answer, ReadOptions};
@@ -12,7 +13,7 @@ use crate::archive::{Archive, Origin};
 use crate::error::{Error, Result};
 use crate::limits;
 use crate::state::restore::Stage;
-use crate::state::{Command, Reply, State};
+use crate::state::{Command, Reply, Response, State};
 
 /// A state to keep, and where it is from.
 pub struct Backup {
@@ -54,52 +55,67 @@ impl Agent {
     }
 
     async fn bring_in(self, archive: Archive) -> Result<u64> {
-        let id = self.inner.world.entropy.uuid();
-        let staged = self.stage(id, &archive).await;
-        if let Err(why) = staged {
+        let Archive { meta, chunks, state } = archive;
+        let world = &self.inner.world;
+        // Room for the copy that the log makes. Freeing it takes too long for a thread that others wait for.
+        let _ = world.blocking(move || drop(state)).await;
+        let (id, cluster) = (world.entropy.uuid(), meta.own.cluster);
+        let foreign = self.inner.raft.cluster() != Some(cluster);
+        self.step(id, Stage::Begin { foreign }).await.map_err(unchanged)?;
+        if let Err(why) = self.stage(id, chunks).await {
             // If this fails too, the log gives it up by itself.
-            let _ = self.advance(id, Stage::Abandon).await;
-            return Err(match why {
-                Error::Unknown(why) => Error::Retry(format!("nothing was restored: {why}")),
-                other => other,
-            });
+            let _ = self.step(id, Stage::Abandon).await;
+            return Err(unchanged(why));
         }
         let revision = self.advance(id, Stage::Switch).await?;
-        tracing::warn!(revision, from = %archive.meta.own.cluster, "a backup was restored: all content is what it was then");
+        tracing::warn!(revision, from = %cluster, "a backup was restored: all content is what it was then");
         Ok(revision)
     }
 
-    async fn stage(&self, id: Uuid, archive: &Archive) -> Result<()> {
-        let foreign = self.inner.raft.cluster() != Some(archive.meta.own.cluster);
-        self.advance(id, Stage::Begin { foreign }).await?;
-        let parts = u32::try_from(archive.chunks.len()).map_err(|_| Error::TooLarge("too many parts".into()))?;
-        for (number, rows) in (0..).zip(&archive.chunks) {
-            self.advance(id, Stage::Part { number, rows: rows.clone() }).await?;
+    async fn stage(&self, id: Uuid, chunks: Vec<Bytes>) -> Result<()> {
+        let parts = u32::try_from(chunks.len()).map_err(|_| Error::TooLarge("too many parts".into()))?;
+        for (number, rows) in (0..).zip(chunks) {
+            self.advance(id, Stage::Part { number, rows }).await?;
         }
         self.advance(id, Stage::Seal { parts }).await.map(drop)
     }
 
-    /// One step, and the revision after it. What was certainly not applied is tried again while the log has patience.
+    /// A step, tried again while it was certainly not applied and the log has patience.
     async fn advance(&self, id: Uuid, stage: Stage) -> Result<u64> {
         let world = &self.inner.world;
         let deadline = world.clock.now() + limits::RESTORE_PATIENCE;
         loop {
             match self.write(None, Command::Restore { id, stage: stage.clone() }).await {
-                Ok(response) => match response.reply {
-                    Reply::Done(true) => return Ok(response.revision),
-                    Reply::Done(false) => {
-                        return Err(Error::Retry(
-                            "nothing was restored: another restore has begun, or this took too long".into(),
-                        ));
-                    }
-                    Reply::Refused(why) => return Err(Error::Request(why)),
-                    other => return Err(Error::Unknown(format!("it may or may not have been restored: {other:?}"))),
-                },
                 Err(Error::Retry(_) | Error::Busy(_)) if world.clock.now() < deadline => {
                     world.sleep(limits::RESTORE_RETRY).await;
                 }
-                Err(error) => return Err(error),
+                answered => return settled(answered?),
             }
         }
+    }
+
+    /// A step, tried once.
+    async fn step(&self, id: Uuid, stage: Stage) -> Result<u64> {
+        settled(self.write(None, Command::Restore { id, stage }).await?)
+    }
+}
+
+/// The revision after a step that was done.
+fn settled(response: Response) -> Result<u64> {
+    match response.reply {
+        Reply::Done(true) => Ok(response.revision),
+        Reply::Done(false) => {
+            Err(Error::Busy("nothing was restored: another restore has begun, or this one took too long".into()))
+        }
+        Reply::Refused(why) => Err(Error::Request(why)),
+        other => Err(Error::Unknown(format!("it may or may not have been restored: {other:?}"))),
+    }
+}
+
+/// Before the last step it does not matter what became of one.
+fn unchanged(why: Error) -> Error {
+    match why {
+        Error::Unknown(why) => Error::Retry(format!("nothing was restored: {why}")),
+        other => other,
     }
 }
