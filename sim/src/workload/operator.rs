@@ -116,11 +116,7 @@ impl Operator {
         let place = fault.place;
         match fault.kind {
             Kind::Transfer => self.transfer(fault).await,
-            Kind::Restore => {
-                if self.restore(fault.time()).await {
-                    self.shared.errands.done(fault);
-                }
-            }
+            Kind::Restore => self.turn_back(fault).await,
             Kind::Replace => {
                 let Some(server) = self.expendable(place).await else { return };
                 self.remove(&server).await;
@@ -157,6 +153,12 @@ impl Operator {
                 return lost;
             }
             self.pause().await;
+        }
+    }
+
+    async fn turn_back(&mut self, fault: Fault) {
+        if self.restore(fault.time()).await {
+            self.shared.errands.done(fault);
         }
     }
 
