@@ -19,7 +19,7 @@ use crate::run;
 use crate::scenario::{SCENARIOS, Scenario};
 use crate::scene::{Options, Scene};
 use crate::sweep;
-use crate::text::{self, stopwatch};
+use crate::text::{self, Stopwatch};
 use crate::trace;
 
 /// Runs whole clusters in virtual time, with clients and faults, and says whether all promises were kept.
@@ -173,27 +173,27 @@ fn meta<E: Engine>(args: &Args, count: u64) -> io::Result<bool> {
 
 /// `found SEED RUNS SECONDS CHECKER`, or `missed RUNS SECONDS`.
 fn hunt<E: Engine>(args: &Args, most: Duration) -> String {
-    let (began, options) = (stopwatch(), args.options());
+    let (began, options) = (Stopwatch::start(), args.options());
     let mut runs = 0;
     for seed in args.from.. {
         let report = run::run::<E>(seed, &options, || None);
         runs += 1;
-        let seconds = began.elapsed().as_secs();
+        let seconds = began.took().time.as_secs();
         if let Some(alarm) = report.alarms.first() {
             return format!("found {seed} {runs} {seconds} {}", alarm.checker);
         }
-        if began.elapsed() >= most {
+        if began.took().time >= most {
             break;
         }
     }
-    format!("missed {runs} {}", began.elapsed().as_secs())
+    format!("missed {runs} {}", began.took().time.as_secs())
 }
 
 #[expect(clippy::disallowed_methods, reason = "a file for a person, outside of every world")]
 fn one<E: Engine>(args: &Args) -> io::Result<bool> {
     let (traced, options) = (args.trace, args.options());
     let quiet = args.hash || args.bare;
-    let began = stopwatch();
+    let began = Stopwatch::start();
     if !quiet {
         println!("{}\n", text::drawn(E::NAME, &Scene::draw(args.seed, &options)));
     }
@@ -204,7 +204,7 @@ fn one<E: Engine>(args: &Args) -> io::Result<bool> {
         println!("{}", text::hash_line(&report));
     } else if !args.bare {
         report.film.happenings.iter().for_each(|happening| println!("{happening}"));
-        println!("\n{}", text::summary(&report, began.elapsed()));
+        println!("\n{}", text::summary(&report, began.took()));
         print!("{}", text::alarms(&report, &replay));
     }
     if let Some(path) = &args.report {

@@ -10,7 +10,7 @@ use crate::engine::Engine;
 use crate::nemesis::Kind;
 use crate::run::{self, Report};
 use crate::scene::Options;
-use crate::text::{self, stopwatch};
+use crate::text::{self, Stopwatch, Took};
 use crate::world::hold;
 
 /// Sums over many runs.
@@ -66,7 +66,7 @@ impl Totals {
 
 /// Runs `count` seeds, `jobs` at a time, and prints a table; returns whether all are good.
 pub fn sweep<E: Engine>(options: &Options, from: u64, count: u64, jobs: usize, hashes: bool) -> bool {
-    let began = stopwatch();
+    let began = Stopwatch::start();
     let next = AtomicU64::new(from);
     let totals = Mutex::new(Totals::default());
     std::thread::scope(|scope| {
@@ -82,9 +82,9 @@ pub fn sweep<E: Engine>(options: &Options, from: u64, count: u64, jobs: usize, h
                     totals.add(&report, options);
                     // On a terminal always; in a log now and then.
                     if io::stderr().is_terminal() {
-                        eprint!("\r{} ", progress(&totals, count, began.elapsed()));
+                        eprint!("\r{} ", progress(&totals, count, began.took()));
                     } else if totals.runs.is_multiple_of(100) {
-                        eprintln!("{}", progress(&totals, count, began.elapsed()));
+                        eprintln!("{}", progress(&totals, count, began.took()));
                     }
                 }
             });
@@ -94,19 +94,19 @@ pub fn sweep<E: Engine>(options: &Options, from: u64, count: u64, jobs: usize, h
     if hashes {
         totals.hashes.values().for_each(|line| println!("{line}"));
     } else {
-        println!("{}", table(&totals, began.elapsed(), jobs));
+        println!("{}", table(&totals, began.took()));
     }
     totals.bad == 0
 }
 
-fn progress(totals: &Totals, count: u64, took: Duration) -> String {
-    let rate = totals.time.as_secs_f64() / took.as_secs_f64();
+fn progress(totals: &Totals, count: u64, took: Took) -> String {
+    let rate = totals.time.as_secs_f64() / took.time.as_secs_f64();
     format!("{}/{count} seeds, {} bad, {rate:.0} virtual seconds per second", totals.runs, totals.bad)
 }
 
-fn table(totals: &Totals, took: Duration, jobs: usize) -> String {
+fn table(totals: &Totals, took: Took) -> String {
     let mut text = String::new();
-    let rate = totals.time.as_secs_f64() / took.as_secs_f64() / jobs as f64;
+    let rate = totals.time.as_secs_f64() / took.busy.as_secs_f64();
     let mut row = |name: &str, value: String| text += &format!("\n{name:<30}{value:>12}");
     row("seeds", totals.runs.to_string());
     row("virtual seconds", format!("{:.0}", totals.time.as_secs_f64()));

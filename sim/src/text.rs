@@ -69,18 +69,18 @@ pub fn hash_line(report: &Report) -> String {
     format!("{} {hash:016x} {events}", report.scene.seed)
 }
 
-/// What came of it; it `took` this long.
-pub fn summary(report: &Report, took: Duration) -> String {
+/// What came of it, and how long it took.
+pub fn summary(report: &Report, took: Took) -> String {
     let Operations { all, answered, .. } = report.operations;
     let ((holds, fenced), (records, gone), (counts, lost)) = (report.locks, report.streams, report.counts);
     let (hash, events) = report.trace;
     let seconds = report.time.as_secs_f64();
     let together = report.together_after.map_or_else(|| "never".into(), |after| format!("after {after:?}"));
-    let took = took.as_secs_f64();
+    let (took, busy) = (took.time.as_secs_f64(), took.busy.as_secs_f64());
     let rate = report.operations.in_storm as f64 / report.scene.span.as_secs_f64();
     let mut text = String::new();
     let mut line = |name: &str, words: String| text += &format!("{name:<9}{words}\n");
-    line("result", format!("{seconds:.1} virtual seconds in {took:.2} s ({:.0} per second and core)", seconds / took));
+    line("result", format!("{seconds:.1} virtual seconds in {took:.2} s ({:.0} per second and core)", seconds / busy));
     line("", format!("{all} operations ({rate:.0} per virtual second of storm), {answered} answered"));
     line("", format!("{holds} holds of locks, {fenced} fenced writes; {} starts; together {together}", report.boots));
     line("", format!("{counts} counts under a lock, {lost} updates lost without a fence"));
@@ -101,8 +101,37 @@ pub fn alarms(report: &Report, replay: &[String]) -> String {
     text
 }
 
-/// Real time, for saying how fast it was; nothing in a run sees it.
-#[expect(clippy::disallowed_methods, reason = "the command line is outside of every world")]
-pub fn stopwatch() -> std::time::Instant {
-    std::time::Instant::now()
+/// Real time and the processor's, for saying how fast it was; nothing in a run sees them.
+#[derive(Debug, Clone, Copy)]
+pub struct Stopwatch {
+    began: std::time::Instant,
+    busy: Duration,
+}
+
+/// How long something took.
+#[derive(Debug, Clone, Copy)]
+pub struct Took {
+    /// From its beginning to its end.
+    pub time: Duration,
+    /// Of all cores, whatever else the machine does.
+    pub busy: Duration,
+}
+
+impl Stopwatch {
+    /// Begins now.
+    #[expect(clippy::disallowed_methods, reason = "the command line is outside of every world")]
+    pub fn start() -> Self {
+        Stopwatch { began: std::time::Instant::now(), busy: busy() }
+    }
+
+    /// Since it began.
+    pub fn took(&self) -> Took {
+        Took { time: self.began.elapsed(), busy: busy() - self.busy }
+    }
+}
+
+/// Processor time of this process.
+fn busy() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(time.tv_sec.unsigned_abs(), u32::try_from(time.tv_nsec).unwrap_or_default())
 }
