@@ -346,10 +346,12 @@ impl Raft {
 
     /// Why this server can take no further part, once it cannot; pends until then.
     pub async fn failed(&self) -> Error {
-        let mut metrics = self.inner.raft.metrics();
+        let (all, mut server) = (self.inner.raft.metrics(), self.inner.raft.server_metrics());
         let mut gave_up = self.inner.meeting.gave_up.subscribe();
         loop {
-            if let Err(fatal) = &metrics.borrow_and_update().running_state {
+            // These seldom change, and are closed when openraft ends; the others change with every entry and every heartbeat.
+            let _ = server.borrow_and_update();
+            if let Err(fatal) = &all.borrow_watched().running_state {
                 return stopped(&self.inner.wal, fatal);
             }
             if let Some(error) = &*gave_up.borrow_and_update() {
@@ -357,12 +359,13 @@ impl Raft {
             }
             // openraft hears of a failed log only when it appends, and a leader whose log has failed takes no more writes.
             let changed = tokio::select! {
-                changed = metrics.changed() => changed.is_ok(),
+                changed = server.changed() => changed.is_ok(),
                 changed = gave_up.changed() => changed.is_ok(),
                 error = self.inner.wal.failed() => return error,
             };
             if !changed {
-                return stopped(&self.inner.wal, &Fatal::Stopped);
+                let why = all.borrow_watched().running_state.clone().err();
+                return stopped(&self.inner.wal, &why.unwrap_or(Fatal::Stopped));
             }
         }
     }
