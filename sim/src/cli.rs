@@ -65,6 +65,9 @@ struct Args {
     /// How many operations each client of registers runs at most
     #[arg(long)]
     most: Option<u32>,
+    /// The longest pause of a client of registers between two operations, in milliseconds
+    #[arg(long, value_name = "N")]
+    pause: Option<u64>,
     /// Writes a page with a timeline: servers, faults, operations, where it broke
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
@@ -124,6 +127,7 @@ impl Args {
             only: self.only.clone().map(BTreeSet::from_iter),
             without: self.without.iter().cloned().collect(),
             most: self.most,
+            pause: self.pause,
         }
     }
 }
@@ -244,7 +248,7 @@ mod tests {
         let lines = [
             "--seed 7",
             "--seed 7 --no-faults",
-            "--seed 7 --scenario bad-disks --nodes 5 --secs 6.25 --faults eio,rot --only 0,3 --without c1,l2 --most 4",
+            "--seed 7 --scenario bad-disks --nodes 5 --secs 6.25 --faults eio,rot --only 0,3 --without c1,l2 --most 4 --pause 9",
         ];
         for line in lines {
             let options = Args::parse_from(format!("sim {line}").split_whitespace()).options();

@@ -47,8 +47,9 @@ pub struct Report {
     pub operations: Operations,
     /// Holds of locks, and writes fenced by them.
     pub locks: (usize, usize),
-    /// Grants of locks that something was counted under, and updates that were lost without a fence.
-    pub counts: (u64, u64),
+    /// Grants of locks that something was counted under, updates that were lost without a fence, and writes outside under a fence of
+    /// the past.
+    pub counts: (u64, u64, u64),
     /// Records of event streams, and how often a reader came too late.
     pub streams: (usize, usize),
     /// Faults that came to pass.
@@ -184,7 +185,7 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
             in_storm: stage.in_storm,
         },
         locks: (book.claims.len(), book.writes.len()),
-        counts: (tally.grants, tally.lost),
+        counts: (tally.grants, tally.lost, tally.stale),
         streams: (streams.tapes.iter().map(|tape| tape.records.len()).sum(), streams.gone),
         faults: stage.cluster.happened,
         together_after: observations.together_after,
@@ -209,7 +210,7 @@ fn failed(scene: Scene, text: String) -> Report {
         time: Duration::ZERO,
         operations: Operations::default(),
         locks: (0, 0),
-        counts: (0, 0),
+        counts: (0, 0, 0),
         streams: (0, 0),
         faults: BTreeMap::new(),
         together_after: None,

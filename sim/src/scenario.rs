@@ -158,11 +158,11 @@ pub const SCENARIOS: &[Scenario] = &[
         nodes: Some(3),
         faults: USUAL,
         shape: |scene| {
-            (scene.mix.clients, scene.mix.pause, scene.mix.padding) = (4, Duration::from_millis(12), 0);
+            (scene.mix.clients, scene.mix.pause, scene.mix.padding) = (4, Duration::from_millis(10), 0);
             (scene.mix.abandons, scene.mix.hurry) = (1000, Duration::from_secs(1));
             (scene.mix.reads, scene.mix.waits, scene.mix.pairs, scene.mix.machines) = (800, 0, 0, 0);
             (scene.locks.lockers, scene.watchers, scene.tenants) = (0, 0, 0);
-            (scene.sites, scene.spare, scene.tick) = (1, 0, Duration::from_millis(3));
+            (scene.sites, scene.spare, scene.tick) = (1, 0, Duration::from_millis(4));
             (scene.latency, scene.jitter) = (Duration::from_millis(2), 0);
         },
     },
@@ -178,6 +178,11 @@ impl Scenario {
     /// Those that a seed may draw by itself.
     pub fn drawn() -> Vec<&'static Self> {
         SCENARIOS.iter().filter(|scenario| ![SPEED, HAND_OVERS].contains(&scenario.name)).collect()
+    }
+
+    /// Whether its faults come more often than in a run without a name.
+    pub fn is_focused(&self) -> bool {
+        self.name != SPEED
     }
 
     /// The one of this name.

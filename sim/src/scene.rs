@@ -37,6 +37,8 @@ pub struct Options {
     pub without: BTreeSet<String>,
     /// How many operations each client of registers runs at most.
     pub most: Option<u32>,
+    /// The longest pause between two of them, in milliseconds.
+    pub pause: Option<u64>,
 }
 
 impl Options {
@@ -59,6 +61,7 @@ impl Options {
         }
         add("--without", list(self.without.iter().cloned().collect()));
         add("--most", self.most.map(|most| most.to_string()));
+        add("--pause", self.pause.map(|pause| pause.to_string()));
         arguments.extend(nothing.then(|| "--no-faults".into()));
         arguments
     }
@@ -181,9 +184,10 @@ impl Scene {
         if let Some(scenario) = scenario {
             (scenario.shape)(&mut scene);
         }
+        scene.mix.pause = options.pause.map_or(scene.mix.pause, Duration::from_millis);
         let mut faults = options.faults.clone();
         faults.retain(|kind| scenario.is_none_or(|scenario| scenario.faults.contains(kind)));
-        scene.draw = Draw::new(seed, &scene.size(), span, &faults, scenario.is_some());
+        scene.draw = Draw::new(seed, &scene.size(), span, &faults, scenario.is_some_and(Scenario::is_focused));
         if let Some(only) = &options.only {
             scene.draw.keep(only);
         }

@@ -23,7 +23,7 @@ struct Totals {
     storm: Duration,
     answered: usize,
     locks: (usize, usize),
-    counts: (u64, u64),
+    counts: (u64, u64, u64),
     streams: (usize, usize),
     boots: u64,
     gave_up: usize,
@@ -45,6 +45,7 @@ impl Totals {
         self.locks.1 += report.locks.1;
         self.counts.0 += report.counts.0;
         self.counts.1 += report.counts.1;
+        self.counts.2 += report.counts.2;
         self.streams.0 += report.streams.0;
         self.streams.1 += report.streams.1;
         self.boots += u64::from(report.boots);
@@ -118,6 +119,7 @@ fn table(totals: &Totals, took: Took) -> String {
     row("fenced writes", totals.locks.1.to_string());
     row("counts under a lock", totals.counts.0.to_string());
     row("  lost without a fence", totals.counts.1.to_string());
+    row("  late writes outside", totals.counts.2.to_string());
     row("records of event streams", totals.streams.0.to_string());
     row("  readers who came too late", totals.streams.1.to_string());
     row("starts of servers", totals.boots.to_string());

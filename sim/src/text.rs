@@ -72,7 +72,7 @@ pub fn hash_line(report: &Report) -> String {
 /// What came of it, and how long it took.
 pub fn summary(report: &Report, took: Took) -> String {
     let Operations { all, answered, .. } = report.operations;
-    let ((holds, fenced), (records, gone), (counts, lost)) = (report.locks, report.streams, report.counts);
+    let ((holds, fenced), (records, gone), (counts, lost, stale)) = (report.locks, report.streams, report.counts);
     let (hash, events) = report.trace;
     let seconds = report.time.as_secs_f64();
     let together = report.together_after.map_or_else(|| "never".into(), |after| format!("after {after:?}"));
@@ -83,7 +83,7 @@ pub fn summary(report: &Report, took: Took) -> String {
     line("result", format!("{seconds:.1} virtual seconds in {took:.2} s ({:.0} per second and core)", seconds / busy));
     line("", format!("{all} operations ({rate:.0} per virtual second of storm), {answered} answered"));
     line("", format!("{holds} holds of locks, {fenced} fenced writes; {} starts; together {together}", report.boots));
-    line("", format!("{counts} counts under a lock, {lost} updates lost without a fence"));
+    line("", format!("{counts} counts under a lock, {lost} updates lost without a fence, {stale} late writes outside"));
     line("", format!("{records} records of event streams, {gone} readers came too late"));
     line("trace", format!("{hash:016x} of {events} events"));
     format!("{text}\n{}", report.checks)

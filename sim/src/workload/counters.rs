@@ -3,9 +3,10 @@
 //!
 //! Each client increments two counters under the same hold: one with the fence of its lock, one without. Where two
 //! acknowledged writes left the same number an update was lost. With a fence that must never be; without one it happens, or
-//! the pauses prove nothing.
+//! the pauses prove nothing. It also writes to two resources outside of the store, of which one remembers the highest fence
+//! that it has seen, and refuses a lower one: what it refuses, the other one does.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -58,8 +59,21 @@ pub struct Tally {
     pub grants: u64,
     /// Updates that were lost without a fence.
     pub lost: u64,
+    /// Writes to something outside, by a holder of the past after one of the present: refused by who checks, done by who does not.
+    pub stale: u64,
+    /// The highest fence that the resource behind a lock has seen.
+    outside: BTreeMap<String, u64>,
     /// What acknowledged writes left in which counter, since which restore of a backup: one may bring back what was counted before.
     left: BTreeSet<(String, u64, usize)>,
+}
+
+impl Tally {
+    /// Something outside is written to under this fence.
+    fn write_outside(&mut self, lock: &str, fence: u64) {
+        let highest = self.outside.entry(lock.into()).or_default();
+        self.stale += u64::from(fence < *highest);
+        *highest = fence.max(*highest);
+    }
 }
 
 /// One client, until the storm is over.
@@ -113,6 +127,7 @@ impl Client {
             let pause = self.rng.within(PAUSE);
             self.world.sleep(pause).await;
         }
+        hold(&self.shared.tally).write_outside(&lock, fence);
         let condition = format!("?lock={lock}&fence={fence}");
         self.write(&format!("{lock}/fenced"), &condition, fenced + 1).await?;
         self.write(&format!("{lock}/loose"), "", loose + 1).await?;
