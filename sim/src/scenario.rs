@@ -161,7 +161,8 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.mix.clients, scene.mix.pause, scene.mix.padding) = (4, Duration::from_millis(10), 0);
             (scene.mix.abandons, scene.mix.hurry) = (1000, Duration::from_secs(1));
             (scene.mix.reads, scene.mix.waits, scene.mix.pairs, scene.mix.machines) = (800, 0, 0, 0);
-            (scene.locks.lockers, scene.watchers, scene.tenants) = (0, 0, 0);
+            (scene.locks.lockers, scene.watchers, scene.readers, scene.tenants) = (0, 0, 0, 0);
+            scene.counters.clients = 0;
             (scene.sites, scene.spare, scene.tick) = (1, 0, Duration::from_millis(4));
             (scene.latency, scene.jitter) = (Duration::from_millis(2), 0);
         },

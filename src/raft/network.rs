@@ -94,7 +94,7 @@ fn range(request: &AppendEntriesRequest<TypeConfig>) -> (Option<LogId>, Option<L
 }
 
 impl RaftNetworkV2<TypeConfig> for Connection {
-    type SnapshotData = State;
+    type SnapshotData = Arc<State>;
 
     async fn append_entries(
         &mut self,
@@ -159,7 +159,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
     async fn full_snapshot(
         &mut self,
         vote: VoteOf<TypeConfig>,
-        snapshot: SnapshotOf<TypeConfig, State>,
+        snapshot: SnapshotOf<TypeConfig, Arc<State>>,
         cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {

@@ -3,6 +3,8 @@
 //! The state that is sent is immutable, so writes go on meanwhile. The receiver builds its own state beside the one it has
 //! and recomputes the digest (R6); only a state that is whole and right is given to openraft.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use openraft::alias::SnapshotOf;
 use openraft::async_runtime::WatchReceiver;
@@ -16,7 +18,7 @@ use crate::rpc::{Receiver, Sender};
 use crate::state::{State, StoredRow};
 use crate::world::World;
 
-type Snapshot = SnapshotOf<TypeConfig, State>;
+type Snapshot = SnapshotOf<TypeConfig, Arc<State>>;
 
 fn late() -> Error {
     Error::Retry("the server does not take the snapshot".into())
@@ -153,7 +155,7 @@ pub(super) async fn receive(
         }
     }
     let state = world.blocking(move || loader.finish()).await.map_err(|e| Error::Retry(e.to_string()))??;
-    let response = raft.install_full_snapshot(vote, Snapshot { meta, snapshot: state }).await;
+    let response = raft.install_full_snapshot(vote, Snapshot { meta, snapshot: Arc::new(state) }).await;
     let response = response.map_err(|e| Error::Retry(e.to_string()))?;
     outgoing.send(message::seal(&SnapshotTaken { vote: Ticket::of(&response.vote) })?).await?;
     Ok(outgoing.end().await?)

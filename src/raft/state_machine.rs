@@ -16,7 +16,7 @@ use super::view::{Published, View};
 use crate::codec;
 use crate::state::{Entry, Reply, Response, State, Touched};
 
-type Snapshot = openraft::alias::SnapshotOf<TypeConfig, State>;
+type Snapshot = openraft::alias::SnapshotOf<TypeConfig, Arc<State>>;
 
 /// The replicated state and where it is published and kept.
 pub(super) struct StateMachine {
@@ -58,8 +58,9 @@ impl StateMachine {
 }
 
 impl RaftStateMachine<TypeConfig> for StateMachine {
-    // A snapshot is the state itself: a pointer copy here; the network turns it into rows and back.
-    type SnapshotData = State;
+    // A snapshot is the state itself: a pointer copy here; the network turns it into rows and back. openraft moves it about in
+    // its commands, of which the others are small: hence the Arc.
+    type SnapshotData = Arc<State>;
     type SnapshotBuilder = Builder;
 
     async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
@@ -93,7 +94,8 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
         Builder { view: self.view.clone(), checkpointer: self.checkpointer.clone() }
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, state: State) -> io::Result<()> {
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, state: Arc<State>) -> io::Result<()> {
+        let state = Arc::unwrap_or_clone(state);
         let view = View { state, applied: meta.last_log_id, membership: meta.last_membership.clone() };
         self.checkpointer.install(&view).await;
         let older = (self.published.view(), std::mem::replace(&mut self.view, view));
@@ -117,7 +119,7 @@ pub(super) struct Builder {
 }
 
 impl RaftSnapshotBuilder<TypeConfig> for Builder {
-    type SnapshotData = State;
+    type SnapshotData = Arc<State>;
 
     async fn build_snapshot(&mut self) -> io::Result<Snapshot> {
         let stored = self.checkpointer.checkpoint(&self.view).await;
@@ -127,5 +129,5 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 
 fn snapshot(view: &View) -> Snapshot {
     let meta = SnapshotMeta { last_log_id: view.applied, last_membership: view.membership.clone() };
-    Snapshot { meta, snapshot: view.state.clone() }
+    Snapshot { meta, snapshot: Arc::new(view.state.clone()) }
 }
