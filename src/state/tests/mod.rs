@@ -5,6 +5,7 @@ mod format;
 mod model;
 mod past;
 mod registrations;
+mod restored;
 mod script;
 
 use super::*;

@@ -17,11 +17,11 @@ use crate::state::session::Behavior;
 use crate::state::txn::KvVerb;
 
 /// Few and nested, so that commands meet.
-const KEYS: [&str; 9] = ["a", "a/", "a/b", "a/b/c", "a/b/d", "a/c", "ab", "b", "\u{ff}"];
+pub(super) const KEYS: [&str; 9] = ["a", "a/", "a/b", "a/b/c", "a/b/d", "a/c", "ab", "b", "\u{ff}"];
 /// Where the sessions are.
-const NODE: &str = "node";
+pub(super) const NODE: &str = "node";
 /// The term of all entries.
-const TERM: u64 = 1;
+pub(super) const TERM: u64 = 1;
 const PREFIXES: [&str; 8] = ["", "a", "a/", "a/b", "a/b/", "b", "\u{ff}", "none"];
 
 #[derive(Debug, Clone)]
@@ -332,14 +332,14 @@ fn unfenced(key: &Key, verb: &KvVerb) -> Command {
 
 /// What a random entry is made of; incarnations are made fresh by `writer`, so that one is never reused after its end.
 #[derive(Debug, Clone)]
-struct Draw {
-    elapsed: u64,
+pub(super) struct Draw {
+    pub elapsed: u64,
     /// Writer, sequence, how many below it are still open.
     request: Option<(u8, u64, u64)>,
-    command: Command,
+    pub command: Command,
 }
 
-fn draw() -> impl Strategy<Value = Draw> {
+pub(super) fn draw() -> impl Strategy<Value = Draw> {
     let ttl = TOMBSTONE_TTL.as_millis() as u64;
     let elapsed = prop_oneof![8 => 0..3u64, 2 => 1..ttl / 3, 1 => ttl - 1..ttl + 2];
     let key = proptest::sample::select(&KEYS[..]).prop_map(Key::from);
@@ -371,7 +371,7 @@ fn draw() -> impl Strategy<Value = Draw> {
 }
 
 /// Few locks, many who want them.
-fn lock_draw() -> impl Strategy<Value = Draw> {
+pub(super) fn lock_draw() -> impl Strategy<Value = Draw> {
     let key = proptest::sample::select(&KEYS[..2]).prop_map(Key::from);
     let fence = proptest::option::of(1..30u64);
     let command = prop_oneof![
@@ -475,7 +475,7 @@ fn wordless(mut response: Response) -> Response {
 }
 
 /// The indexes of all reads: of each key, of each prefix, of the table.
-fn indexes(state: &State) -> Vec<u64> {
+pub(super) fn indexes(state: &State) -> Vec<u64> {
     let keys = KEYS.iter().map(|key| state.kv().key_index(key.as_bytes()));
     let prefixes = PREFIXES.iter().map(|prefix| state.kv().prefix_index(prefix.as_bytes()));
     keys.chain(prefixes).chain([state.kv().index()]).collect()
