@@ -85,7 +85,7 @@ fn at(log_id: &LogId) -> At {
     (position.term, position.index)
 }
 
-fn log_id((term, index): At) -> LogId {
+pub(super) fn log_id((term, index): At) -> LogId {
     to_log_id(Position { term, index })
 }
 

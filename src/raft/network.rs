@@ -5,8 +5,7 @@
 //! the stream, which then carries everything until openraft ends it. Nothing here waits for ever: a follower that does not
 //! answer what was sent to it within [`limits::APPEND_WAIT`] ends the stream, and openraft begins another.
 
-use std::future::Future;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -23,6 +22,9 @@ use openraft::raft::{
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+#[cfg(test)]
+mod tests;
+
 use super::links::Links;
 use super::message::{self, Append, Appended, Ballot, Transfer, Transferred, Voted, call, stream};
 use super::snapshot;
@@ -31,6 +33,7 @@ use crate::codec::Stored;
 use crate::limits;
 use crate::rpc::{Receiver, RpcError, Sender};
 use crate::state::State;
+use crate::world::World;
 
 /// Makes the connections to other servers.
 pub(super) struct Network {
@@ -131,7 +134,7 @@ impl RaftNetworkV2<TypeConfig> for Connection {
                 };
                 let (sender, receiver) = self.open_stream(stream::APPEND).await?;
                 let input = futures_util::stream::once(std::future::ready(first)).chain(input);
-                pipeline(&self.links, sender, receiver, input, send).await
+                pipeline(&self.links.world, sender, receiver, input, send).await
             };
             Ok(driven(appending.boxed(), answers))
         }
@@ -224,7 +227,7 @@ fn driven<'a>(
 /// is made while an answer waits to be taken, and an answer is left out if the next request asks for nothing more:
 /// the answer to that says the same, of both.
 async fn pipeline(
-    links: &Links,
+    world: &World,
     sender: Sender,
     mut receiver: Receiver,
     mut input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin,
@@ -243,7 +246,7 @@ async fn pipeline(
                 return Ok(());
             }
             let gone = |error: RpcError| fault(error);
-            let queued = links.world.timeout(limits::APPEND_WAIT, sender.send(body)).await;
+            let queued = world.timeout(limits::APPEND_WAIT, sender.send(body)).await;
             queued.ok_or_else(|| fault("the server takes no more entries"))?.map_err(gone)?;
         }
         sender.end().await.map_err(fault)
@@ -256,7 +259,7 @@ async fn pipeline(
                 None => unanswered.recv().await,
             };
             let Some((prev, last)) = asked else { return Ok(()) };
-            let answer = links.world.timeout(limits::APPEND_WAIT, receiver.receive()).await;
+            let answer = world.timeout(limits::APPEND_WAIT, receiver.receive()).await;
             let answer = answer.ok_or_else(|| fault("the server does not answer"))?.map_err(fault)?;
             let answer = answer.ok_or_else(|| fault("the server ended the stream"))?;
             let answer = message::open::<Appended>(&answer).and_then(|answer| answer.check(prev, last));
