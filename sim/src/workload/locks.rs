@@ -381,8 +381,9 @@ impl Locker {
             let path = format!("/v1/session/destroy/{}", session.id);
             let reply = self.http.send(Method::PUT, &path, None, String::new(), LONG).await;
             let done = matches!(&reply, Reply::Answer { status: 200, body, .. } if &body[..] == b"true");
-            // Only a session that cannot have run out before is known to have ended then.
-            if done && self.is_leased() {
+            // Only a session that cannot have run out before, or have ended by a restore, is known to have ended then.
+            let restored = hold(&self.shared.restores).since(session.born);
+            if done && !restored && self.is_leased() {
                 let destroyed = Destroyed { lock: lock.into(), fence, delay: session.delay, sent };
                 hold(&self.shared.book).destroyed.push(destroyed);
             }
