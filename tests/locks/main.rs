@@ -1,5 +1,5 @@
 //! `quorate lock` with real processes: exactly one child runs, and none outlives its lease, whatever is killed or stopped
-//! (walkthrough D1, D3, D4, D5).
+//! (walkthrough D1, D3 to D6).
 
 #![allow(clippy::disallowed_methods, clippy::unwrap_used, reason = "tests drive real processes from outside")]
 
@@ -9,6 +9,7 @@ mod cluster;
 mod command;
 mod faults;
 mod holder;
+mod recipes;
 mod semaphore;
 #[path = "../support/mod.rs"]
 mod support;
