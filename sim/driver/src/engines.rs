@@ -19,9 +19,9 @@ pub struct Engine {
 }
 
 /// All of them.
-pub const ENGINES: &[Engine] = &[
-    Engine { name: "turmoil", package: "quorate-sim-turmoil" },
-    Engine { name: "madsim", package: "quorate-sim-madsim" },
+pub const ENGINES: &[&Engine] = &[
+    &Engine { name: "turmoil", package: "quorate-sim-turmoil" },
+    &Engine { name: "madsim", package: "quorate-sim-madsim" },
 ];
 
 /// The simulator's directory in the sources.
@@ -47,13 +47,14 @@ pub enum Aim {
     Again,
 }
 
-/// Builds all engines of a workspace, so that what they share is built once; returns where they are.
+/// Builds these engines of a workspace, at once, so that what they share is built once; returns where they are.
 ///
 /// # Errors
 /// If they do not build.
-pub fn build(workspace: &Path, target: &Path, aim: Aim) -> io::Result<PathBuf> {
+pub fn build(workspace: &Path, target: &Path, aim: Aim, engines: &[&Engine]) -> io::Result<PathBuf> {
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    build.args(["build", "--quiet", "--release", "--locked", "--workspace"]);
+    build.args(["build", "--quiet", "--release", "--locked"]);
+    build.args(engines.iter().flat_map(|engine| ["--package", engine.package]));
     build.arg("--manifest-path").arg(workspace.join("Cargo.toml"));
     build.env("RUSTFLAGS", FLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS").env("CARGO_TARGET_DIR", target);
     if aim == Aim::Again {

@@ -38,14 +38,14 @@ fn main() -> ExitCode {
 
 /// What the engines know, which is the same for all of them, and the planted bugs.
 fn list() -> io::Result<bool> {
-    Ok(each(&ENGINES.iter().take(1).collect::<Vec<_>>(), &["list".into()])? && {
+    Ok(each(&ENGINES[..1], &["list".into()])? && {
         print!("{}", planted::list()?);
         true
     })
 }
 
 fn each(wanted: &[&Engine], arguments: &[String]) -> io::Result<bool> {
-    let programs = engines::build(engines::workspace(), &engines::target()?, Aim::Fast)?;
+    let programs = engines::build(engines::workspace(), &engines::target()?, Aim::Fast, ENGINES)?;
     for engine in wanted {
         if !run(engine, &programs, arguments)? {
             return Ok(false);
@@ -62,7 +62,7 @@ fn run(engine: &Engine, programs: &Path, arguments: &[String]) -> io::Result<boo
 fn take_engine(arguments: &mut Vec<String>) -> Option<Vec<&'static Engine>> {
     let name = take(arguments, "--engine");
     let name = name.as_deref().unwrap_or(ENGINES[0].name);
-    let wanted: Vec<&Engine> = ENGINES.iter().filter(|engine| name == "both" || name == engine.name).collect();
+    let wanted: Vec<&Engine> = ENGINES.iter().copied().filter(|engine| name == "both" || name == engine.name).collect();
     if wanted.is_empty() {
         let names: Vec<&str> = ENGINES.iter().map(|engine| engine.name).collect();
         eprintln!("cargo sim: --engine {name:?} is not one of {}, both", names.join(", "));
