@@ -14,10 +14,10 @@ use crate::event;
 use crate::nemesis::{Fault, Host, Kind, Nemesis, Planned, Step};
 use crate::server::{Exit, Server};
 use crate::stage::Site;
-use crate::wires::Wires;
+use crate::wires::{Which, Wires};
 use crate::workload::Shared;
 use crate::world::disk::{Damage, DiskFaults};
-use crate::world::hold;
+use crate::world::{Machine, hold};
 
 /// How soon a supervisor starts a process again that ended by itself.
 pub const RESPAWN: Duration = Duration::from_millis(1000);
@@ -106,9 +106,9 @@ impl Cluster {
             status: servers.iter().map(status).collect(),
             excused: vec![false; servers.len()],
             damaged: vec![false; servers.len()],
+            wires: Arc::new(Wires::new(servers.iter().map(|server| server.ip))),
             servers,
             sites,
-            wires: Arc::default(),
             shared,
             cuts: BTreeMap::new(),
             nemesis: Nemesis::new(plan),
@@ -128,6 +128,13 @@ impl Cluster {
     pub fn step(&mut self, hosts: &mut dyn Hosts, now: Duration) {
         // Before a fault ends, so that a server that fails in its last step has its excuse.
         (0..self.servers.len()).for_each(|node| self.excuse(node));
+        for Machine { name, checkpoint, .. } in self.servers.iter().map(|server| &*server.machine) {
+            if let Some((before, after)) = checkpoint.fell() {
+                let text = format!("R2: {name}'s checkpoint went back, from entry {before} to {after}");
+                self.violation.get_or_insert(text);
+            }
+        }
+        self.wires.step(now);
         for step in self.nemesis.due(now, self.servers.len(), self.leader()) {
             match step {
                 Step::Begin(fault, until) => self.begin(hosts, now, &fault, until),
@@ -143,13 +150,14 @@ impl Cluster {
     }
 
     /// Sets everything right that is wrong with machines and network. The plan must be over.
-    pub fn calm(&mut self, hosts: &mut dyn Hosts) {
+    pub fn calm(&mut self, hosts: &mut dyn Hosts, now: Duration) {
         for server in &self.servers {
             server.machine.disk.set_faults(|faults| *faults = Default::default());
             server.machine.checkpoint.set_errors(0);
             server.machine.gate.set_slow(None);
+            server.machine.gate.set_late(None);
             server.machine.gate.set_paused(false);
-            self.wires.hold(server.ip, false);
+            self.wires.thaw(server.ip, Which::All, now, Duration::ZERO);
         }
         hosts.set_latency(self.usual_latency);
     }
@@ -242,6 +250,7 @@ impl Cluster {
             Kind::Partition => fault.cuts.iter().for_each(|(from, to)| self.cut(hosts, *from, *to)),
             Kind::Latency => hosts.set_latency(fault.time()),
             Kind::Reset => self.wires.reset(self.servers[place].ip),
+            Kind::Hold => self.wires.hold(self.servers[place].ip, which(fault)),
             Kind::Fsync => self.servers[place].machine.disk.set_faults(|faults| faults.fail_next_sync = true),
             _ => self.set(fault, true),
         }
@@ -255,7 +264,7 @@ impl Cluster {
         match fault.kind {
             Kind::Pause => server().machine.gate.set_paused(on),
             Kind::Slow => server().machine.gate.set_slow(time),
-            Kind::Hold => self.wires.hold(server().ip, on),
+            Kind::Late => server().machine.gate.set_late(time),
             Kind::Sync => disk(&|faults| faults.slow_sync = time.unwrap_or_default()),
             Kind::Stuck | Kind::Brownout => disk(&|faults| faults.stuck = on),
             Kind::Eio => disk(&|faults| faults.errors_per_mille = size.unsigned_abs()),
@@ -267,7 +276,7 @@ impl Cluster {
                 self.sites[fault.place].players.iter().for_each(|(machine, _)| machine.gate.set_paused(on));
             }
             Kind::Power | Kind::Kill | Kind::Restart | Kind::Move | Kind::Partition | Kind::Latency => {}
-            Kind::Reset | Kind::Fsync | Kind::Rot | Kind::Misdirect | Kind::Transfer => {}
+            Kind::Reset | Kind::Hold | Kind::Fsync | Kind::Rot | Kind::Misdirect | Kind::Transfer => {}
             Kind::Replace | Kind::Destroy | Kind::Grow | Kind::Restore => {}
         }
     }
@@ -294,6 +303,7 @@ impl Cluster {
             }
             Kind::Partition => fault.cuts.iter().for_each(|(from, to)| self.heal(hosts, *from, *to)),
             Kind::Latency => hosts.set_latency(self.usual_latency),
+            Kind::Hold => self.wires.thaw(self.servers[fault.place].ip, which(fault), now, fault.apart()),
             // Processes that are down are started again when their time has come: see `follow`.
             _ => self.set(fault, false),
         }
@@ -385,4 +395,8 @@ impl Cluster {
         event!("fault", "{}", happening.words());
         self.happenings.push(happening);
     }
+}
+
+fn which(fault: &Fault) -> Which {
+    if fault.is_among_servers() { Which::Servers } else { Which::All }
 }

@@ -35,7 +35,7 @@ pub enum Kind {
     Latency,
     /// All connections of a server are reset
     Reset,
-    /// The connections of a server stand still; then all that was sent arrives at once
+    /// The connections of a server, or those with other servers, stand still; then what was sent arrives at once
     Hold,
     /// A site of clients reads its answers a few hundred bytes at a time
     Trickle,
@@ -71,6 +71,8 @@ pub enum Kind {
     Grow,
     /// A backup is taken, and restored a while later; now and then as if it were another cluster's
     Restore,
+    /// New tasks of a server wait before they begin, as on busy threads
+    Late,
 }
 
 /// Whom a kind of fault strikes.
@@ -106,8 +108,12 @@ impl Kind {
         const HOURS: i64 = 10 * 3_600_000;
         match self {
             Kind::Power | Kind::Kill | Kind::Restart | Kind::Move => spec(Server, 4_000, (0, 0), Unit::None),
-            Kind::Pause | Kind::Hold | Kind::Stuck | Kind::Full => spec(Server, 8_000, (0, 0), Unit::None),
+            // Of one server, or of whoever leads; of connections all, or those between servers; how far apart they go on.
+            Kind::Pause => spec(Server, 8_000, (0, 1), Unit::None),
+            Kind::Hold => spec(Server, 8_000, (0, 15), Unit::None),
+            Kind::Stuck | Kind::Full => spec(Server, 8_000, (0, 0), Unit::None),
             Kind::Slow => spec(Server, 8_000, (2, 40), Unit::Millis),
+            Kind::Late => spec(Server, 8_000, (10, 400), Unit::Millis),
             Kind::Sync => spec(Server, 8_000, (20, 2_000), Unit::Millis),
             Kind::Reset | Kind::Fsync => spec(Server, 1, (0, 0), Unit::None),
             Kind::Eio => spec(Server, 1_000, (5, 500), Unit::PerMille),
@@ -185,6 +191,21 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Whether it strikes whoever leads when it begins, if anybody is known to.
+    pub fn is_for_leader(&self) -> bool {
+        matches!(self.kind, Kind::Pause | Kind::Hold) && self.size & 1 == 1
+    }
+
+    /// Whether clients are spared by connections that stand still.
+    pub fn is_among_servers(&self) -> bool {
+        self.kind == Kind::Hold && self.size & 2 == 2
+    }
+
+    /// How far apart connections go on that stood still.
+    pub fn apart(&self) -> Duration {
+        Duration::from_millis(20 * (self.size.unsigned_abs() / 4))
+    }
+
     /// A size that is a time.
     pub fn time(&self) -> Duration {
         Duration::from_millis(self.size.unsigned_abs())
@@ -200,6 +221,9 @@ impl fmt::Display for Fault {
             Target::Server => write!(f, " {}", Host::Server(self.place))?,
             Target::Site => write!(f, " {}", Host::Site(self.place))?,
             Target::Everyone => {}
+        }
+        if self.is_among_servers() {
+            write!(f, " servers only")?;
         }
         match unit {
             Unit::Millis => write!(f, " {} ms", self.size)?,
@@ -375,6 +399,9 @@ impl Nemesis {
         while let Some(Planned { at: _, until, mut fault }) = self.next.take_if(|planned| planned.at <= now) {
             if fault.kind == Kind::Partition && fault.cuts.is_empty() {
                 fault.cuts = leader.map(|leader| alone(leader, nodes)).unwrap_or_default();
+            }
+            if fault.is_for_leader() {
+                fault.place = leader.unwrap_or(fault.place);
             }
             steps.push(Step::Begin(fault.clone(), until));
             self.running.push((until, fault));

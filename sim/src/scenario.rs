@@ -108,7 +108,9 @@ pub const SCENARIOS: &[Scenario] = &[
             Kind::Checkpoint,
         ],
         shape: |scene| {
-            (scene.setup.checkpoint_every, scene.setup.trailing) = (Duration::from_millis(200), 1);
+            // Seldom enough that a server that was away for a moment has one to take when the leader's snapshot comes.
+            (scene.setup.checkpoint_every, scene.setup.trailing) = (Duration::from_millis(1_000), 1);
+            scene.late = Some(Duration::from_millis(400));
             (scene.mix.pause, scene.mix.padding) = (Duration::from_millis(5), 0);
         },
     },

@@ -86,6 +86,8 @@ pub struct Scene {
     pub latency: Duration,
     /// Of a thousand polls of servers' tasks, how many let others go first.
     pub jitter: u64,
+    /// How long half of the servers' new tasks may wait before they begin.
+    pub late: Option<Duration>,
     /// What goes wrong.
     pub draw: Draw,
     /// What the clients do.
@@ -169,6 +171,7 @@ impl Scene {
             tick: Duration::from_millis(*rng.pick(&[2, 3, 5, 10])),
             latency: Duration::from_millis(rng.between(2, 25)),
             jitter: if rng.chance(500) { rng.below(300) } else { 0 },
+            late: None,
             draw: Draw::default(),
             mix: Mix::draw(seed),
             locks: locks::Mix::draw(seed),

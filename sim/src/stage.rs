@@ -78,6 +78,7 @@ impl Stage {
         for machine in &machines {
             drift(machine);
             machine.gate.set_jitter(scene.jitter);
+            machine.gate.set_late(scene.late);
         }
         let (of_servers, of_sites) = ips.split_at(scene.servers());
         let mut sites: Vec<Site> = of_sites.iter().map(|ip| Site { ip: *ip, players: Vec::new() }).collect();
@@ -152,7 +153,7 @@ impl Stage {
         self.cluster.step(hosts, now);
         if self.shared.phase() == Phase::Storm && now >= self.scene.span {
             crate::event!("calm", "");
-            self.cluster.calm(hosts);
+            self.cluster.calm(hosts, now);
             self.in_storm = hold(&self.shared.history).history().operations().len();
             self.shared.enter(Phase::Calm);
         }

@@ -19,6 +19,7 @@ pub fn drawn(engine: &str, scene: &Scene) -> String {
         tick,
         latency,
         jitter,
+        late,
         draw,
         mix,
         locks,
@@ -40,7 +41,8 @@ pub fn drawn(engine: &str, scene: &Scene) -> String {
     line(
         "engine",
         format!(
-            "{engine}, steps of {tick:?}, latency to {latency:?}, jitter {jitter}‰, clients on {} hosts",
+            "{engine}, steps of {tick:?}, latency to {latency:?}, jitter {jitter}‰, tasks late by {:?}, clients on {} hosts",
+            late.unwrap_or_default(),
             scene.sites
         ),
     );

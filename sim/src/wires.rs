@@ -1,8 +1,9 @@
 //! Connections that can be reset, held up and slowed down, on engines whose own cannot.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::IpAddr;
+use std::ops::Range;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Waker, ready};
@@ -18,13 +19,33 @@ use crate::world::hold;
 const SIP: usize = 400;
 
 /// The connections of all hosts, and what is wrong with them.
-#[derive(Default)]
-pub struct Wires(Mutex<BTreeMap<IpAddr, Host>>);
+pub struct Wires {
+    servers: BTreeSet<IpAddr>,
+    hosts: Mutex<BTreeMap<IpAddr, Host>>,
+    /// Those that are held until then.
+    thawing: Mutex<Vec<(Duration, Arc<Wire>)>>,
+}
 
+/// Which connections of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Which {
+    /// All of them.
+    All,
+    /// Those with servers.
+    Servers,
+}
+
+impl Which {
+    fn sides(self) -> Range<usize> {
+        if self == Which::All { 0..2 } else { 1..2 }
+    }
+}
+
+/// What is wrong with the connections of a host, those to come as well: with others, and with servers.
 #[derive(Default)]
 struct Host {
-    trouble: Trouble,
-    wires: Vec<Arc<Wire>>,
+    trouble: [Trouble; 2],
+    wires: [Vec<Arc<Wire>>; 2],
 }
 
 /// What is wrong with a connection.
@@ -42,38 +63,67 @@ struct Trouble {
 struct Wire(Mutex<(Trouble, Vec<Waker>)>);
 
 impl Wires {
-    /// This host's end of a connection.
-    pub fn stream<S: Stream + 'static>(&self, host: IpAddr, time: &Arc<dyn Time>, stream: S) -> BoxStream {
-        let mut hosts = hold(&self.0);
-        let host = hosts.entry(host).or_default();
-        let wire = Arc::new(Wire(Mutex::new((host.trouble, Vec::new()))));
+    /// No connection yet. The servers are at these addresses.
+    pub fn new(servers: impl IntoIterator<Item = IpAddr>) -> Self {
+        Wires { servers: servers.into_iter().collect(), hosts: Mutex::default(), thawing: Mutex::default() }
+    }
+
+    /// This host's end of a connection with a peer.
+    pub fn stream<S: Stream + 'static>(
+        &self,
+        host: IpAddr,
+        peer: IpAddr,
+        time: &Arc<dyn Time>,
+        stream: S,
+    ) -> BoxStream {
+        let side = usize::from(self.servers.contains(&peer));
+        let mut hosts = hold(&self.hosts);
+        let Host { trouble, wires } = hosts.entry(host).or_default();
+        let wire = Arc::new(Wire(Mutex::new((trouble[side], Vec::new()))));
         // Those that only this list knows are closed.
-        host.wires.retain(|wire| Arc::strong_count(wire) > 1);
-        host.wires.push(wire.clone());
+        wires[side].retain(|wire| Arc::strong_count(wire) > 1);
+        wires[side].push(wire.clone());
         Box::new(End { stream, wire, time: time.clone(), rest: None, written: false })
     }
 
     /// Resets every connection of a host: both ends fail at their next use.
     pub fn reset(&self, host: IpAddr) {
-        let wires = hold(&self.0).get_mut(&host).map(|host| std::mem::take(&mut host.wires)).unwrap_or_default();
-        wires.iter().for_each(|wire| wire.change(|trouble| trouble.reset = true));
+        let wires = hold(&self.hosts).get_mut(&host).map(|host| std::mem::take(&mut host.wires)).unwrap_or_default();
+        wires.iter().flatten().for_each(|wire| wire.change(|trouble| trouble.reset = true));
     }
 
-    /// Holds all connections of a host, those to come as well, or lets them go on: then everything arrives at once.
-    pub fn hold(&self, host: IpAddr, held: bool) {
-        self.change(host, |trouble| trouble.held = held);
+    /// Holds connections of a host, those to come as well.
+    pub fn hold(&self, host: IpAddr, which: Which) {
+        self.change(host, which, |trouble| trouble.held = true);
+    }
+
+    /// Lets connections go on, one after the other, this far apart: what was sent on one arrives at once.
+    pub fn thaw(&self, host: IpAddr, which: Which, now: Duration, apart: Duration) {
+        let mut hosts = hold(&self.hosts);
+        let Host { trouble, wires } = hosts.entry(host).or_default();
+        trouble[which.sides()].iter_mut().for_each(|trouble| trouble.held = false);
+        let times = (0..).map(|place| now + apart * place);
+        hold(&self.thawing).extend(times.zip(wires[which.sides()].iter().flatten().cloned()));
+        drop(hosts);
+        self.step(now);
+    }
+
+    /// Lets those go on whose time has come.
+    pub fn step(&self, now: Duration) {
+        let due: Vec<_> = hold(&self.thawing).extract_if(.., |(at, _)| *at <= now).collect();
+        due.iter().for_each(|(_, wire)| wire.change(|trouble| trouble.held = false));
     }
 
     /// Makes a host read a few bytes at a time, with a rest after each.
     pub fn trickle(&self, host: IpAddr, rest: Option<Duration>) {
-        self.change(host, |trouble| trouble.rest = rest);
+        self.change(host, Which::All, |trouble| trouble.rest = rest);
     }
 
-    fn change(&self, host: IpAddr, change: impl Fn(&mut Trouble)) {
-        let mut hosts = hold(&self.0);
-        let host = hosts.entry(host).or_default();
-        change(&mut host.trouble);
-        host.wires.iter().for_each(|wire| wire.change(&change));
+    fn change(&self, host: IpAddr, which: Which, change: impl Fn(&mut Trouble)) {
+        let mut hosts = hold(&self.hosts);
+        let Host { trouble, wires } = hosts.entry(host).or_default();
+        trouble[which.sides()].iter_mut().for_each(&change);
+        wires[which.sides()].iter().flatten().for_each(|wire| wire.change(&change));
     }
 }
 

@@ -70,7 +70,7 @@ pub use duties::Duties;
 pub use join::Finding;
 pub use membership::Server;
 pub use service::Service;
-pub use types::Member;
+pub use types::{Member, checkpoint_index};
 pub use view::{Observer, View};
 
 /// What a server needs to take part.

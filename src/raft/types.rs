@@ -131,6 +131,15 @@ pub(super) fn open_meta(bytes: &[u8]) -> Result<SnapshotMeta, CodecError> {
     })
 }
 
+/// The index up to which a checkpoint covers the log, as its meta says; 0 before the first entry. For whoever keeps
+/// checkpoints and must not let an older one replace a newer.
+///
+/// # Errors
+/// If these bytes are no checkpoint's meta.
+pub fn checkpoint_index(meta: &[u8]) -> Result<u64, CodecError> {
+    Ok(open_meta(meta)?.last_log_id.map_or(0, |log_id| log_id.index))
+}
+
 pub(super) fn to_position(log_id: &LogId) -> wal::Position {
     wal::Position { term: log_id.committed_leader_id().term, index: log_id.index }
 }

@@ -33,7 +33,7 @@ use crate::workload::streams::Tape;
 pub const CHECKERS: &[(&str, &str)] = &[
     ("panic", "nothing panics"),
     ("engine", "every run comes to an end"),
-    ("process", "no server ends without cause"),
+    ("process", "no server ends without cause, and no checkpoint goes back (R2)"),
     (
         "liveness",
         "in calm all servers agree within 60 s, answer, grant every lock, wake every watcher, and let go of what they held",

@@ -1,7 +1,8 @@
 //! The checkpoint store of a machine: it loses power, refuses writes, and fails after it has kept them.
 //!
 //! The product keeps its checkpoint in a database that opens files itself and cannot run here, so this stands in for it: it
-//! gives the guarantees of `CheckpointStore` and not a bit more.
+//! gives the guarantees of `CheckpointStore` and not a bit more. It also notices what no client would for a long time: a
+//! checkpoint that is older than the one it replaces, behind which the log may be gone.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -9,6 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use quorate::error::{Error, Result};
+use quorate::raft::checkpoint_index;
 use quorate::storage::CheckpointStore;
 use quorate::storage::checkpoint::{CheckpointRow, Rows};
 
@@ -28,6 +30,8 @@ struct Kept {
     errors_per_mille: u64,
     /// Checkpoints that were written.
     written: u64,
+    /// An older checkpoint replaced a newer one: the indexes of both.
+    fell: Option<(u64, u64)>,
 }
 
 #[derive(Clone, Default)]
@@ -48,7 +52,7 @@ impl Checkpoint {
 impl Platter {
     /// No checkpoint yet.
     pub fn new(rng: Rng) -> Self {
-        Platter(Mutex::new(Kept { rng, synced: None, process: 0, errors_per_mille: 0, written: 0 }))
+        Platter(Mutex::new(Kept { rng, synced: None, process: 0, errors_per_mille: 0, written: 0, fell: None }))
     }
 
     /// Opens the store for the process that runs now.
@@ -77,6 +81,11 @@ impl Platter {
     /// Checkpoints that were written.
     pub fn written(&self) -> u64 {
         self.kept().written
+    }
+
+    /// The indexes of a checkpoint and of an older one that replaced it, if that ever was: what is durable goes back (R2).
+    pub fn fell(&self) -> Option<(u64, u64)> {
+        self.kept().fell
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -120,6 +129,9 @@ impl SimCheckpoint {
         let kept = &mut *self.powered()?;
         let failed = kept.errors_per_mille > 0 && kept.rng.chance(kept.errors_per_mille);
         if !failed || kept.rng.chance(500) {
+            let index = |checkpoint: &Checkpoint| checkpoint_index(&checkpoint.meta).unwrap_or_default();
+            let before = kept.synced.as_ref().map_or(0, index);
+            kept.fell = kept.fell.or((index(&next) < before).then_some((before, index(&next))));
             kept.synced = Some(next);
             kept.written += 1;
         }

@@ -1,8 +1,9 @@
 //! Tasks that a machine may hold back: a pause, a slow machine, another order.
 //!
 //! Every task of a machine is polled through its [`Gate`]. Paused, it withholds all polls, and wakes every task when it
-//! opens: what `SIGSTOP` and a long garbage collection do. Slow, it lets time pass before a poll. And it may let a task
-//! wait for one more turn, so that others come first: one thread then shows more of the orders that several would.
+//! opens: what `SIGSTOP` and a long garbage collection do. Slow, it lets time pass before a poll. Late, it lets time pass
+//! before a new task's first poll: what a pool of busy threads does. And it may let a task wait for one more turn, so that
+//! others come first: one thread then shows more of the orders that several would.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -32,6 +33,8 @@ struct State {
     skip_per_mille: u64,
     /// Longest time that a poll waits.
     slow: Option<Duration>,
+    /// Longest time that a new task waits.
+    late: Option<Duration>,
     /// The tasks that were woken while paused.
     paused: Option<Vec<Waker>>,
 }
@@ -49,7 +52,7 @@ impl Gate {
     pub fn new(name: &str, rng: Rng) -> Self {
         Gate {
             name: name.into(),
-            state: Mutex::new(State { rng, skip_per_mille: 0, slow: None, paused: None }),
+            state: Mutex::new(State { rng, skip_per_mille: 0, slow: None, late: None, paused: None }),
             tasks: AtomicUsize::new(0),
         }
     }
@@ -62,6 +65,11 @@ impl Gate {
     /// Makes a tenth of all polls wait for up to this long.
     pub fn set_slow(&self, slow: Option<Duration>) {
         hold(&self.state).slow = slow;
+    }
+
+    /// Makes half of all new tasks wait for up to this long before they begin.
+    pub fn set_late(&self, late: Option<Duration>) {
+        hold(&self.state).late = late;
     }
 
     /// Withholds all polls, or lets all tasks go on that were to be polled meanwhile.
@@ -84,7 +92,7 @@ impl Gate {
         future: F,
     ) -> impl Future<Output = F::Output> + use<F> {
         self.tasks.fetch_add(1, Ordering::Relaxed);
-        Gated { task: Counted(self.clone()), time, delay: None, future }
+        Gated { task: Counted(self.clone()), time, begun: false, delay: None, future }
     }
 
     /// How many tasks of this machine there are.
@@ -92,13 +100,18 @@ impl Gate {
         self.tasks.load(Ordering::Relaxed)
     }
 
-    fn rule(&self, waker: &Waker) -> Ruling {
+    fn rule(&self, waker: &Waker, begun: bool) -> Ruling {
         let mut state = hold(&self.state);
         if let Some(held) = &mut state.paused {
             if !held.iter().any(|other| other.will_wake(waker)) {
                 held.push(waker.clone());
             }
             return Ruling::Withheld;
+        }
+        if let Some(late) = state.late.filter(|_| !begun)
+            && state.rng.chance(500)
+        {
+            return Ruling::After(state.rng.within(late));
         }
         if let Some(slow) = state.slow
             && state.rng.chance(100)
@@ -123,6 +136,7 @@ pin_project_lite::pin_project! {
     struct Gated<F> {
         task: Counted,
         time: Arc<dyn Time>,
+        begun: bool,
         delay: Option<Sleep>,
         #[pin]
         future: F,
@@ -143,7 +157,7 @@ impl<F: Future> Future for Gated<F> {
         }
         *this.delay = None;
         let gate = &this.task.0;
-        match gate.rule(cx.waker()) {
+        match gate.rule(cx.waker(), *this.begun) {
             Ruling::Withheld => return Poll::Pending,
             Ruling::Later => {
                 cx.waker().wake_by_ref();
@@ -151,6 +165,7 @@ impl<F: Future> Future for Gated<F> {
             }
             // A poll that has waited does not wait again.
             Ruling::After(wait) if !served => {
+                *this.begun = true;
                 let mut delay = this.time.sleep(wait);
                 if delay.as_mut().poll(cx).is_pending() {
                     *this.delay = Some(delay);
@@ -159,6 +174,7 @@ impl<F: Future> Future for Gated<F> {
             }
             Ruling::After(_) | Ruling::Poll => {}
         }
+        *this.begun = true;
         let _host = trace::on(&gate.name);
         this.future.poll(cx)
     }
