@@ -201,3 +201,72 @@ impl<S: Stream> AsyncWrite for End<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::DuplexStream;
+
+    use super::*;
+
+    const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
+    const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
+    const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
+    const LATER: Duration = Duration::from_millis(20);
+
+    /// No time passes.
+    struct Now;
+
+    impl Time for Now {
+        fn elapsed(&self) -> Duration {
+            Duration::ZERO
+        }
+
+        fn sleep(&self, _: Duration) -> Sleep {
+            Box::pin(std::future::ready(()))
+        }
+    }
+
+    fn connect(wires: &Wires, peer: IpAddr) -> (BoxStream, DuplexStream) {
+        let (near, far) = tokio::io::duplex(64);
+        let time: Arc<dyn Time> = Arc::new(Now);
+        (wires.stream(HOST, peer, &time, near), far)
+    }
+
+    fn passes((stream, _far): &mut (BoxStream, DuplexStream)) -> bool {
+        let written = Pin::new(stream).poll_write(&mut Context::from_waker(Waker::noop()), b"x");
+        matches!(written, Poll::Ready(Ok(1)))
+    }
+
+    #[test]
+    fn connections_with_servers_are_held_and_others_are_not() {
+        let wires = Wires::new([HOST, SERVER]);
+        let (mut server, mut client) = (connect(&wires, SERVER), connect(&wires, CLIENT));
+        wires.hold(HOST, Which::Servers);
+        assert_eq!((passes(&mut server), passes(&mut client)), (false, true));
+        assert!(!passes(&mut connect(&wires, SERVER)), "one that begins meanwhile is held as well");
+        wires.hold(HOST, Which::All);
+        assert!(!passes(&mut client));
+    }
+
+    #[test]
+    fn connections_go_on_one_after_the_other() {
+        let wires = Wires::new([HOST, SERVER]);
+        let (mut one, mut other) = (connect(&wires, SERVER), connect(&wires, SERVER));
+        wires.hold(HOST, Which::All);
+        wires.thaw(HOST, Which::All, LATER, LATER);
+        assert_eq!((passes(&mut one), passes(&mut other)), (true, false));
+        assert!(passes(&mut connect(&wires, SERVER)), "one that begins now was never held");
+        wires.step(LATER);
+        assert!(!passes(&mut other));
+        wires.step(2 * LATER);
+        assert!(passes(&mut other));
+    }
+
+    #[test]
+    fn a_connection_that_was_reset_fails() {
+        let wires = Wires::new([SERVER]);
+        let mut server = connect(&wires, SERVER);
+        wires.reset(HOST);
+        assert!(!passes(&mut server));
+    }
+}

@@ -199,7 +199,9 @@ mod tests {
             last_log_id: Some(LogId::new_term_index(3, 9)),
             last_membership: StoredMembership::new(Some(LogId::new_term_index(1, 0)), membership()),
         };
-        assert_eq!(open_meta(&seal_meta(&meta).unwrap()), Ok(meta));
+        let sealed = seal_meta(&meta).unwrap();
+        assert_eq!(checkpoint_index(&sealed), Ok(9));
+        assert_eq!(open_meta(&sealed), Ok(meta));
         let empty = SnapshotMeta::default();
         assert_eq!(open_meta(&seal_meta(&empty).unwrap()), Ok(empty));
     }

@@ -217,3 +217,51 @@ impl Spawn for SimSpawn {
         work();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Time that the test lets pass.
+    #[derive(Default)]
+    struct Hand(Arc<Mutex<Duration>>);
+
+    impl Time for Hand {
+        fn elapsed(&self) -> Duration {
+            *hold(&self.0)
+        }
+
+        fn sleep(&self, duration: Duration) -> Sleep {
+            let (now, until) = (self.0.clone(), self.elapsed() + duration);
+            Box::pin(std::future::poll_fn(move |_| if *hold(&now) >= until { Poll::Ready(()) } else { Poll::Pending }))
+        }
+    }
+
+    /// How many of a hundred new tasks are through by now, and a second later.
+    fn begun(gate: &Arc<Gate>) -> (usize, usize) {
+        let time = Arc::new(Hand::default());
+        let guard = |_| Box::pin(gate.guard(time.clone(), turn()));
+        let mut tasks: Vec<_> = (0..100).map(guard).collect();
+        let mut poll = || {
+            let mut poll =
+                || tasks.retain_mut(|task| task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+            // Each gives others one turn.
+            (poll(), poll());
+            100 - tasks.len()
+        };
+        let before = poll();
+        *hold(&time.0) = Duration::from_secs(1);
+        (before, poll())
+    }
+
+    #[test]
+    fn half_of_the_new_tasks_are_late() {
+        let gate = Arc::new(Gate::new("n1", Rng::new(7)));
+        assert_eq!(begun(&gate), (100, 100));
+        gate.set_late(Some(Duration::from_millis(400)));
+        let (before, after) = begun(&gate);
+        assert!((30..70).contains(&before), "{before} of 100 began at once");
+        assert_eq!(after, 100, "and none waits twice");
+        assert_eq!(gate.tasks(), 0);
+    }
+}
