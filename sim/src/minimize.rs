@@ -22,13 +22,17 @@ pub fn minimize<E: Engine>(seed: u64, options: &Options) -> bool {
         return false;
     };
     println!("seed {seed} fails: [{}]\n  {}", alarm.checker, size(&first));
-    let mut search =
-        Search::<E> { seed, checker: alarm.checker, best: options.clone(), runs: 0, engine: Default::default() };
-    search.shorten();
-    search.drop_clients();
-    search.drop_faults(first.scene.draw.plan.len());
-    search.drop_operations();
-    search.shorten();
+    let checker = alarm.checker;
+    let mut fails = |options: &Options| {
+        let report = run::run::<E>(seed, options, || None);
+        let fails = report.alarms.iter().any(|alarm| alarm.checker == checker);
+        if fails {
+            println!("  {}", size(&report));
+        }
+        fails
+    };
+    let mut search = Search { seed, best: options.clone(), runs: 0, fails: &mut fails };
+    search.search(first.scene.draw.plan.len());
     let last = run::run::<E>(seed, &search.best, || None);
     println!("\nafter {} runs:\n", search.runs + 1);
     last.film.happenings.iter().for_each(|happening| println!("{happening}"));
@@ -36,25 +40,32 @@ pub fn minimize<E: Engine>(seed: u64, options: &Options) -> bool {
     true
 }
 
-struct Search<E> {
+struct Search<'a> {
     seed: u64,
-    checker: &'static str,
     best: Options,
     runs: u32,
-    engine: std::marker::PhantomData<E>,
+    /// Whether a run fails in the same way.
+    fails: &'a mut dyn FnMut(&Options) -> bool,
 }
 
-impl<E: Engine> Search<E> {
-    /// Takes a smaller run if it fails in the same way.
+impl Search<'_> {
+    /// Makes it as small as it gets. The first run's plan has so many faults.
+    fn search(&mut self, faults: usize) {
+        self.shorten();
+        self.drop_clients();
+        self.drop_faults(faults);
+        self.drop_operations();
+        self.shorten();
+    }
+
+    /// Takes a smaller run if it fails.
     fn try_it(&mut self, smaller: Options) -> bool {
         if self.runs >= RUNS {
             return false;
         }
         self.runs += 1;
-        let report = run::run::<E>(self.seed, &smaller, || None);
-        let fails = report.alarms.iter().any(|alarm| alarm.checker == self.checker);
+        let fails = (self.fails)(&smaller);
         if fails {
-            println!("  {}", size(&report));
             self.best = smaller;
         }
         fails
@@ -78,7 +89,7 @@ impl<E: Engine> Search<E> {
     /// First all of a kind, then one by one.
     fn drop_clients(&mut self) {
         let cast = Scene::draw(self.seed, &self.best).cast();
-        for role in [Role::Tenant, Role::Watcher, Role::Locker, Role::Client] {
+        for role in [Role::Tenant, Role::Watcher, Role::Reader, Role::Counter, Role::Locker, Role::Client] {
             let all: Vec<&str> =
                 cast.iter().filter(|player| player.role == role).map(|player| player.name.as_str()).collect();
             if !self.leave_out(&all) {
@@ -135,4 +146,63 @@ fn size(report: &Report) -> String {
         scene.draw.plan.len(),
         scene.cast().len()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn count(scene: &Scene, role: Role) -> usize {
+        scene.cast().iter().filter(|player| player.role == role).count()
+    }
+
+    /// A seed whose cast has every role.
+    fn seed() -> u64 {
+        const ROLES: [Role; 5] = [Role::Locker, Role::Watcher, Role::Counter, Role::Reader, Role::Tenant];
+        let has_all = |seed: &u64| ROLES.iter().all(|role| count(&Scene::draw(*seed, &Options::of_everything()), *role) > 0);
+        (1..).find(has_all).unwrap()
+    }
+
+    #[test]
+    fn what_a_failure_does_not_need_is_left_out() {
+        let seed = seed();
+        // It takes two faults, far apart, a client, a reader, three operations and four seconds.
+        let needed = |scene: &Scene| {
+            let cast: Vec<String> = scene.cast().into_iter().map(|player| player.name).collect();
+            ["c2", "r1"].iter().all(|name| cast.iter().any(|player| player == name))
+        };
+        let mut fails = |options: &Options| {
+            let kept = |fault: usize| options.only.as_ref().is_none_or(|only| only.contains(&fault));
+            let scene = Scene::draw(seed, options);
+            let long = scene.span >= Duration::from_secs(4) && options.most.is_none_or(|most| most >= 3);
+            long && kept(1) && kept(6) && needed(&scene)
+        };
+        assert!(fails(&Options::of_everything()));
+        let mut search = Search { seed, best: Options::of_everything(), runs: 0, fails: &mut fails };
+        search.search(20);
+        let (best, runs) = (search.best, search.runs);
+        assert_eq!(best.only, Some(BTreeSet::from([1, 6])));
+        assert_eq!(best.most, Some(4));
+        assert!(best.span.is_some_and(|span| (4.0..6.0).contains(&span.as_secs_f64())), "{:?}", best.span);
+        let small = Scene::draw(seed, &best);
+        let roles = [Role::Client, Role::Reader, Role::Locker, Role::Counter, Role::Watcher, Role::Tenant];
+        assert_eq!(roles.map(|role| count(&small, role)), [1, 1, 0, 0, 0, 0]);
+        assert!(runs < RUNS, "{runs} runs");
+    }
+
+    #[test]
+    fn a_failure_that_needs_everything_stays_as_it_is() {
+        let mut tried = 0;
+        let mut never = |_: &Options| {
+            tried += 1;
+            false
+        };
+        let mut search = Search { seed: 7, best: Options::of_everything(), runs: 0, fails: &mut never };
+        search.search(1_000);
+        assert_eq!(search.best, Options::of_everything());
+        assert_eq!(search.runs, RUNS, "it ends");
+        assert_eq!(tried, RUNS);
+    }
 }

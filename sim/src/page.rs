@@ -262,3 +262,55 @@ impl Drawing {
 fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::Happening;
+    use crate::run;
+    use crate::scene::{Options, Scene};
+
+    fn report() -> Report {
+        let options = Options { nodes: Some(3), ..Options::of_everything() };
+        let mut report = run::failed(Scene::draw(7, &options), "read <nothing> & \"more\"".into());
+        report.time = Duration::from_secs(3);
+        report.alarms[0].at = Some(Duration::from_secs(2));
+        report.film.happenings.push(Happening {
+            at: Duration::from_secs(1),
+            until: Some(Duration::from_millis(1_500)),
+            what: "kill n2".into(),
+        });
+        let view = |time, state: &str, term| NodeView {
+            node: "10.0.0.1".into(),
+            incarnation: 0,
+            time,
+            term,
+            leader: None,
+            state: state.into(),
+            applied: 0,
+            entries: 0,
+            revision: 0,
+            digest: String::new(),
+        };
+        report.film.views =
+            vec![view(100, "Follower", 1), view(400, "Leader", 2), view(700, "Leader", 2), view(2_900, "Leader", 2)];
+        report
+    }
+
+    #[test]
+    fn a_page_shows_what_was_found_and_how_to_see_it_again() {
+        let replay: Vec<String> = ["--seed", "7", "--secs", "3"].map(String::from).into();
+        let page = page("madsim", &report(), &replay);
+        assert!(page.contains("violation found by engine") && page.contains("at 2.000 s"), "{page}");
+        assert!(page.contains("<code>cargo sim --engine madsim --seed 7 --secs 3</code>"), "{page}");
+        assert!(page.contains("1.000  kill n2"), "{page}");
+        assert!(page.contains("read &lt;nothing&gt; &amp; &quot;more&quot;") && !page.contains("<nothing>"), "{page}");
+    }
+
+    #[test]
+    fn a_server_that_says_nothing_for_a_while_has_a_gap_in_its_row() {
+        let page = page("turmoil", &report(), &[]);
+        let leads = page.matches("Leader of term 2").count();
+        assert_eq!((page.matches("Follower of term 1").count(), leads), (1, 2), "{page}");
+    }
+}

@@ -203,7 +203,7 @@ fn report(stage: Stage, trace: (u64, u64)) -> Report {
 }
 
 /// A run that the engine could not finish.
-fn failed(scene: Scene, text: String) -> Report {
+pub(crate) fn failed(scene: Scene, text: String) -> Report {
     Report {
         scene,
         trace: (0, 0),

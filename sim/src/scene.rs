@@ -42,6 +42,20 @@ pub struct Options {
 }
 
 impl Options {
+    /// Nothing is asked for: the seed draws all of it.
+    pub fn of_everything() -> Self {
+        Options {
+            scenario: None,
+            nodes: None,
+            span: None,
+            faults: Kind::value_variants().iter().copied().collect(),
+            only: None,
+            without: BTreeSet::new(),
+            most: None,
+            pause: None,
+        }
+    }
+
     /// The arguments that make the command line run this.
     pub fn arguments(&self, seed: u64) -> Vec<String> {
         let mut arguments = vec!["--seed".into(), seed.to_string()];
