@@ -161,7 +161,8 @@ mod tests {
     /// A seed whose cast has every role.
     fn seed() -> u64 {
         const ROLES: [Role; 5] = [Role::Locker, Role::Watcher, Role::Counter, Role::Reader, Role::Tenant];
-        let has_all = |seed: &u64| ROLES.iter().all(|role| count(&Scene::draw(*seed, &Options::of_everything()), *role) > 0);
+        let has_all =
+            |seed: &u64| ROLES.iter().all(|role| count(&Scene::draw(*seed, &Options::of_everything()), *role) > 0);
         (1..).find(has_all).unwrap()
     }
 
