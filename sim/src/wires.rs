@@ -95,6 +95,11 @@ impl Wires {
     /// Holds connections of a host, those to come as well.
     pub fn hold(&self, host: IpAddr, which: Which) {
         self.change(host, which, |trouble| trouble.held = true);
+        // Those that an earlier hold was about to let go.
+        let hosts = hold(&self.hosts);
+        let held =
+            |wire: &Arc<Wire>| hosts[&host].wires[which.sides()].iter().flatten().any(|other| Arc::ptr_eq(wire, other));
+        hold(&self.thawing).retain(|(_, wire)| !held(wire));
     }
 
     /// Lets connections go on, one after the other, this far apart: what was sent on one arrives at once.
@@ -207,28 +212,16 @@ mod tests {
     use tokio::io::DuplexStream;
 
     use super::*;
+    use crate::engine::StandingStill;
 
     const HOST: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 1));
     const SERVER: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 2));
     const CLIENT: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 9));
     const LATER: Duration = Duration::from_millis(20);
 
-    /// No time passes.
-    struct Now;
-
-    impl Time for Now {
-        fn elapsed(&self) -> Duration {
-            Duration::ZERO
-        }
-
-        fn sleep(&self, _: Duration) -> Sleep {
-            Box::pin(std::future::ready(()))
-        }
-    }
-
     fn connect(wires: &Wires, peer: IpAddr) -> (BoxStream, DuplexStream) {
         let (near, far) = tokio::io::duplex(64);
-        let time: Arc<dyn Time> = Arc::new(Now);
+        let time: Arc<dyn Time> = Arc::new(StandingStill);
         (wires.stream(HOST, peer, &time, near), far)
     }
 
@@ -259,6 +252,19 @@ mod tests {
         wires.step(LATER);
         assert!(!passes(&mut other));
         wires.step(2 * LATER);
+        assert!(passes(&mut other));
+    }
+
+    #[test]
+    fn a_connection_that_is_held_again_does_not_go_on_for_the_first_time() {
+        let wires = Wires::new([HOST, SERVER]);
+        let (_one, mut other) = (connect(&wires, SERVER), connect(&wires, SERVER));
+        wires.hold(HOST, Which::All);
+        wires.thaw(HOST, Which::All, LATER, LATER);
+        wires.hold(HOST, Which::Servers);
+        wires.step(2 * LATER);
+        assert!(!passes(&mut other));
+        wires.thaw(HOST, Which::Servers, 2 * LATER, Duration::ZERO);
         assert!(passes(&mut other));
     }
 

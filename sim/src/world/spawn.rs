@@ -92,7 +92,7 @@ impl Gate {
         future: F,
     ) -> impl Future<Output = F::Output> + use<F> {
         self.tasks.fetch_add(1, Ordering::Relaxed);
-        Gated { task: Counted(self.clone()), time, begun: false, delay: None, future }
+        Gated { task: Counted(self.clone()), time, is_new: true, delay: None, future }
     }
 
     /// How many tasks of this machine there are.
@@ -100,7 +100,7 @@ impl Gate {
         self.tasks.load(Ordering::Relaxed)
     }
 
-    fn rule(&self, waker: &Waker, begun: bool) -> Ruling {
+    fn rule(&self, waker: &Waker, is_new: bool) -> Ruling {
         let mut state = hold(&self.state);
         if let Some(held) = &mut state.paused {
             if !held.iter().any(|other| other.will_wake(waker)) {
@@ -108,7 +108,7 @@ impl Gate {
             }
             return Ruling::Withheld;
         }
-        if let Some(late) = state.late.filter(|_| !begun)
+        if let Some(late) = state.late.filter(|_| is_new)
             && state.rng.chance(500)
         {
             return Ruling::After(state.rng.within(late));
@@ -136,7 +136,7 @@ pin_project_lite::pin_project! {
     struct Gated<F> {
         task: Counted,
         time: Arc<dyn Time>,
-        begun: bool,
+        is_new: bool,
         delay: Option<Sleep>,
         #[pin]
         future: F,
@@ -157,7 +157,7 @@ impl<F: Future> Future for Gated<F> {
         }
         *this.delay = None;
         let gate = &this.task.0;
-        match gate.rule(cx.waker(), *this.begun) {
+        match gate.rule(cx.waker(), std::mem::take(this.is_new)) {
             Ruling::Withheld => return Poll::Pending,
             Ruling::Later => {
                 cx.waker().wake_by_ref();
@@ -165,7 +165,6 @@ impl<F: Future> Future for Gated<F> {
             }
             // A poll that has waited does not wait again.
             Ruling::After(wait) if !served => {
-                *this.begun = true;
                 let mut delay = this.time.sleep(wait);
                 if delay.as_mut().poll(cx).is_pending() {
                     *this.delay = Some(delay);
@@ -174,7 +173,6 @@ impl<F: Future> Future for Gated<F> {
             }
             Ruling::After(_) | Ruling::Poll => {}
         }
-        *this.begun = true;
         let _host = trace::on(&gate.name);
         this.future.poll(cx)
     }
@@ -263,5 +261,19 @@ mod tests {
         assert!((30..70).contains(&before), "{before} of 100 began at once");
         assert_eq!(after, 100, "and none waits twice");
         assert_eq!(gate.tasks(), 0);
+    }
+
+    #[test]
+    fn a_task_that_lets_others_go_first_is_not_late_for_that() {
+        let gate = Arc::new(Gate::new("n1", Rng::new(7)));
+        gate.set_late(Some(Duration::from_millis(400)));
+        gate.set_jitter(900);
+        let late = |_: &usize| {
+            let mut task = Box::pin(gate.guard(Arc::new(Hand::default()), turn()));
+            // Time stands still: whoever is not through after this many turns waits for it.
+            (0..1000).all(|_| task.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending())
+        };
+        let late = (0..100_usize).filter(late).count();
+        assert!((30..70).contains(&late), "{late} of 100 were late");
     }
 }

@@ -5,22 +5,8 @@ use std::future::Future;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use quorate::world::Sleep;
-
 use super::*;
-
-/// No time passes.
-struct Now;
-
-impl Time for Now {
-    fn elapsed(&self) -> Duration {
-        Duration::ZERO
-    }
-
-    fn sleep(&self, _: Duration) -> Sleep {
-        Box::pin(std::future::ready(()))
-    }
-}
+use crate::engine::StandingStill;
 
 /// Others are let go first, but nothing takes time.
 fn done<F: Future>(future: F) -> F::Output {
@@ -35,7 +21,7 @@ fn done<F: Future>(future: F) -> F::Output {
 /// A disk with a synced file of `sectors` sectors of ones, synced one after the other.
 fn disk(seed: u64, sectors: u64) -> SimDisk {
     let disk = SimDisk::new(Rng::new(seed));
-    let mounted = disk.mount(Arc::new(Now));
+    let mounted = disk.mount(Arc::new(StandingStill));
     let file = done(mounted.open(path(), OpenMode::Create)).unwrap();
     for sector in 0..sectors {
         done(file.write_and_sync(sector * SECTOR, vec![1; SECTOR as usize])).unwrap();
@@ -49,7 +35,7 @@ fn path() -> &'static Path {
 }
 
 fn open(disk: &SimDisk) -> Arc<dyn File> {
-    done(disk.mount(Arc::new(Now)).open(path(), OpenMode::Write)).unwrap()
+    done(disk.mount(Arc::new(StandingStill)).open(path(), OpenMode::Write)).unwrap()
 }
 
 /// What each sector is full of; `None` if it is mixed.
@@ -109,10 +95,10 @@ fn a_name_that_was_not_synced_may_be_gone_and_a_renamed_file_has_one_name() {
     let mut seen = BTreeSet::new();
     for seed in 0..50 {
         let disk = disk(seed, 1);
-        let mounted = disk.mount(Arc::new(Now));
+        let mounted = disk.mount(Arc::new(StandingStill));
         done(mounted.rename(path(), Path::new("/b"))).unwrap();
         disk.lose_power();
-        seen.insert(done(disk.mount(Arc::new(Now)).list(Path::new("/"))).unwrap());
+        seen.insert(done(disk.mount(Arc::new(StandingStill)).list(Path::new("/"))).unwrap());
     }
     assert_eq!(seen.into_iter().collect::<Vec<_>>(), [vec!["a".to_owned()], vec!["b".to_owned()]]);
 }
@@ -151,11 +137,11 @@ fn a_misdirected_write_is_missing_here_and_stands_there() {
 #[test]
 fn a_process_that_has_ended_reaches_nothing_and_holds_no_lock() {
     let disk = disk(1, 1);
-    let (before, file) = (disk.mount(Arc::new(Now)), open(&disk));
+    let (before, file) = (disk.mount(Arc::new(StandingStill)), open(&disk));
     let _lock = done(before.lock(Path::new("/lock"))).unwrap();
-    assert!(done(disk.mount(Arc::new(Now)).lock(Path::new("/lock"))).is_err());
+    assert!(done(disk.mount(Arc::new(StandingStill)).lock(Path::new("/lock"))).is_err());
     disk.end_process();
     assert!(done(file.write_at(0, vec![3])).is_err() && done(before.list(Path::new("/"))).is_err());
-    assert!(done(disk.mount(Arc::new(Now)).lock(Path::new("/lock"))).is_ok());
+    assert!(done(disk.mount(Arc::new(StandingStill)).lock(Path::new("/lock"))).is_ok());
     assert_eq!(sectors(&disk), [Some(1)]);
 }
