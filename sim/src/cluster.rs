@@ -157,7 +157,7 @@ impl Cluster {
             server.machine.gate.set_slow(None);
             server.machine.gate.set_late(None);
             server.machine.gate.set_paused(false);
-            self.wires.thaw(server.ip, Which::All, now, Duration::ZERO);
+            self.wires.thaw(server.ip, Which::All, now, Duration::ZERO, 0);
         }
         hosts.set_latency(self.usual_latency);
     }
@@ -303,7 +303,9 @@ impl Cluster {
             }
             Kind::Partition => fault.cuts.iter().for_each(|(from, to)| self.heal(hosts, *from, *to)),
             Kind::Latency => hosts.set_latency(self.usual_latency),
-            Kind::Hold => self.wires.thaw(self.servers[fault.place].ip, which(fault), now, fault.apart()),
+            Kind::Hold => {
+                self.wires.thaw(self.servers[fault.place].ip, which(fault), now, fault.apart(), fault.order());
+            }
             // Processes that are down are started again when their time has come: see `follow`.
             _ => self.set(fault, false),
         }

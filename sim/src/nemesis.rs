@@ -196,6 +196,11 @@ impl Fault {
         matches!(self.kind, Kind::Pause | Kind::Hold) && self.size & 1 == 1
     }
 
+    /// Of a hold: it strikes whoever leads and spares clients, and connections go on one after the other in this order.
+    pub fn hold_leader(&mut self, order: u64) {
+        self.size |= 0b0111 | order.cast_signed() << 4;
+    }
+
     /// Whether clients are spared by connections that stand still.
     pub fn is_among_servers(&self) -> bool {
         self.kind == Kind::Hold && self.size & 2 == 2
@@ -203,7 +208,12 @@ impl Fault {
 
     /// How far apart connections go on that stood still.
     pub fn apart(&self) -> Duration {
-        Duration::from_millis(20 * (self.size.unsigned_abs() / 4))
+        Duration::from_millis(20 * (self.size.unsigned_abs() / 4 % 4))
+    }
+
+    /// In which order: 0 is that in which they were made.
+    pub fn order(&self) -> u64 {
+        self.size.unsigned_abs() >> 4
     }
 
     /// A size that is a time.

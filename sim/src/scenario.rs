@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::nemesis::Kind;
+use crate::nemesis::{Kind, Planned};
 use crate::scene::Scene;
 use crate::workload::counters;
 
@@ -19,6 +19,8 @@ pub struct Scenario {
     pub faults: &'static [Kind],
     /// What else is not left to the seed.
     pub shape: fn(&mut Scene),
+    /// Which of the faults that were drawn happen, and how exactly.
+    pub aim: fn(&mut Vec<Planned>),
 }
 
 /// Faults of networks and machines that are over soon.
@@ -29,6 +31,8 @@ const USUAL: &[Kind] =
 const SPEED: &str = "speed";
 /// The scenario for a million of them: too many for every seed.
 const HAND_OVERS: &str = "hand-overs";
+/// The scenario for answers that come after an election: nearly all of its clients stand still with the leader.
+const HELD_LEADERS: &str = "held-leaders";
 
 /// All of them.
 pub const SCENARIOS: &[Scenario] = &[
@@ -50,6 +54,7 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.locks.lockers, scene.locks.locks) = (8, 1);
             (scene.mix.clients, scene.watchers, scene.tenants, scene.spare) = (2, 1, 0, 0);
         },
+        aim: |_| {},
     },
     Scenario {
         name: "elections",
@@ -60,6 +65,7 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.mix.clients, scene.mix.padding) = (6, 0);
             (scene.locks.lockers, scene.watchers, scene.tenants, scene.spare) = (2, 1, 0, 0);
         },
+        aim: |_| {},
     },
     Scenario {
         name: HAND_OVERS,
@@ -71,6 +77,33 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.mix.clients, scene.mix.padding) = (1, 0);
             (scene.locks.lockers, scene.watchers, scene.readers, scene.tenants, scene.spare) = (0, 0, 0, 0, 0);
             scene.latency = Duration::from_millis(2);
+        },
+        aim: |_| {},
+    },
+    Scenario {
+        name: HELD_LEADERS,
+        about: "whoever leads is held up while somebody else is elected, and readers come to it before it learns of that",
+        nodes: Some(3),
+        faults: &[Kind::Hold],
+        shape: |scene| {
+            (scene.mix.clients, scene.mix.keys, scene.mix.pairs, scene.mix.machines) = (12, 1, 0, 0);
+            // A write to the held leader would hide what it does not know; a reader must be there in time to find out.
+            (scene.mix.reads, scene.mix.waits, scene.mix.turns) = (930, 0, 200);
+            (scene.mix.pause, scene.mix.padding) = (Duration::from_millis(10), 0);
+            (scene.locks.lockers, scene.watchers, scene.readers, scene.tenants, scene.spare) = (0, 0, 0, 0, 0);
+            scene.counters.clients = 0;
+            // Many answers are on their way when the connections stop.
+            (scene.latency, scene.late) = (Duration::from_millis(40), None);
+        },
+        aim: |plan| {
+            // Longer than an election takes, and not so long that the leader gives up waiting.
+            let (least, most) = (Duration::from_millis(2_000), Duration::from_millis(4_500));
+            plan.retain(|planned| planned.until - planned.at >= least);
+            for planned in plan {
+                // The answers must come before the news of who leads now.
+                planned.fault.hold_leader(1 + u64::from(planned.at.subsec_millis()));
+                planned.until = planned.until.min(planned.at + most);
+            }
         },
     },
     Scenario {
@@ -92,6 +125,7 @@ pub const SCENARIOS: &[Scenario] = &[
             scene.locks.lockers = 4;
             scene.readers = scene.readers.max(1);
         },
+        aim: |_| {},
     },
     Scenario {
         name: "catch-up",
@@ -113,6 +147,7 @@ pub const SCENARIOS: &[Scenario] = &[
             scene.late = Some(Duration::from_millis(400));
             (scene.mix.pause, scene.mix.padding) = (Duration::from_millis(5), 0);
         },
+        aim: |_| {},
     },
     Scenario {
         name: "bad-disks",
@@ -136,6 +171,7 @@ pub const SCENARIOS: &[Scenario] = &[
             scene.setup.checkpoint_every = Duration::from_millis(800);
             scene.setup.trailing = 20;
         },
+        aim: |_| {},
     },
     Scenario {
         name: "new-servers",
@@ -153,6 +189,7 @@ pub const SCENARIOS: &[Scenario] = &[
             Kind::Rot,
         ],
         shape: |scene| scene.spare = 1,
+        aim: |_| {},
     },
     Scenario {
         name: SPEED,
@@ -168,6 +205,7 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.sites, scene.spare, scene.tick) = (1, 0, Duration::from_millis(4));
             (scene.latency, scene.jitter) = (Duration::from_millis(2), 0);
         },
+        aim: |_| {},
     },
 ];
 
@@ -180,7 +218,7 @@ impl PartialEq for Scenario {
 impl Scenario {
     /// Those that a seed may draw by itself.
     pub fn drawn() -> Vec<&'static Self> {
-        SCENARIOS.iter().filter(|scenario| ![SPEED, HAND_OVERS].contains(&scenario.name)).collect()
+        SCENARIOS.iter().filter(|scenario| ![SPEED, HAND_OVERS, HELD_LEADERS].contains(&scenario.name)).collect()
     }
 
     /// Whether its faults come more often than in a run without a name.

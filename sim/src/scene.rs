@@ -205,6 +205,9 @@ impl Scene {
         let mut faults = options.faults.clone();
         faults.retain(|kind| scenario.is_none_or(|scenario| scenario.faults.contains(kind)));
         scene.draw = Draw::new(seed, &scene.size(), span, &faults, scenario.is_some_and(Scenario::is_focused));
+        if let Some(scenario) = scenario {
+            (scenario.aim)(&mut scene.draw.plan);
+        }
         if let Some(only) = &options.only {
             scene.draw.keep(only);
         }

@@ -13,6 +13,7 @@ use quorate::world::{BoxStream, Sleep, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::engine::Time;
+use crate::rng::Rng;
 use crate::world::hold;
 
 /// What a slow reader takes at a time, in bytes.
@@ -102,13 +103,19 @@ impl Wires {
         hold(&self.thawing).retain(|(_, wire)| !held(wire));
     }
 
-    /// Lets connections go on, one after the other, this far apart: what was sent on one arrives at once.
-    pub fn thaw(&self, host: IpAddr, which: Which, now: Duration, apart: Duration) {
+    /// Lets connections go on, one after the other, this far apart, as they were made or in another order: what was sent on
+    /// one arrives at once.
+    pub fn thaw(&self, host: IpAddr, which: Which, now: Duration, apart: Duration, order: u64) {
         let mut hosts = hold(&self.hosts);
         let Host { trouble, wires } = hosts.entry(host).or_default();
         trouble[which.sides()].iter_mut().for_each(|trouble| trouble.held = false);
         let times = (0..).map(|place| now + apart * place);
-        hold(&self.thawing).extend(times.zip(wires[which.sides()].iter().flatten().cloned()));
+        let mut held: Vec<_> = wires[which.sides()].iter().flatten().cloned().collect();
+        if order > 0 {
+            let mut rng = Rng::new(order);
+            held.sort_by_cached_key(|_| rng.u64());
+        }
+        hold(&self.thawing).extend(times.zip(held));
         drop(hosts);
         self.step(now);
     }
@@ -246,7 +253,7 @@ mod tests {
         let wires = Wires::new([HOST, SERVER]);
         let (mut one, mut other) = (connect(&wires, SERVER), connect(&wires, SERVER));
         wires.hold(HOST, Which::All);
-        wires.thaw(HOST, Which::All, LATER, LATER);
+        wires.thaw(HOST, Which::All, LATER, LATER, 0);
         assert_eq!((passes(&mut one), passes(&mut other)), (true, false));
         assert!(passes(&mut connect(&wires, SERVER)), "one that begins now was never held");
         wires.step(LATER);
@@ -256,15 +263,29 @@ mod tests {
     }
 
     #[test]
+    fn connections_go_on_in_any_order() {
+        let first = |order| {
+            let wires = Wires::new([HOST, SERVER]);
+            let mut all: Vec<_> = (0..4).map(|_| connect(&wires, SERVER)).collect();
+            wires.hold(HOST, Which::All);
+            wires.thaw(HOST, Which::All, LATER, LATER, order);
+            all.iter_mut().position(passes)
+        };
+        let seen: BTreeSet<_> = (1..50).map(first).collect();
+        assert_eq!(seen, (0..4).map(Some).collect());
+        assert_eq!(first(0), Some(0));
+    }
+
+    #[test]
     fn a_connection_that_is_held_again_does_not_go_on_for_the_first_time() {
         let wires = Wires::new([HOST, SERVER]);
         let (_one, mut other) = (connect(&wires, SERVER), connect(&wires, SERVER));
         wires.hold(HOST, Which::All);
-        wires.thaw(HOST, Which::All, LATER, LATER);
+        wires.thaw(HOST, Which::All, LATER, LATER, 0);
         wires.hold(HOST, Which::Servers);
         wires.step(2 * LATER);
         assert!(!passes(&mut other));
-        wires.thaw(HOST, Which::Servers, 2 * LATER, Duration::ZERO);
+        wires.thaw(HOST, Which::Servers, 2 * LATER, Duration::ZERO, 0);
         assert!(passes(&mut other));
     }
 

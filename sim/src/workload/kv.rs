@@ -58,6 +58,8 @@ pub struct Mix {
     pub waits: u64,
     /// Of a thousand puts of pairs, so many must fail as a whole.
     pub doomed: u64,
+    /// After so many of a thousand operations, a client goes on with another server.
+    pub turns: u64,
     /// Longest pause between two operations of a client.
     pub pause: Duration,
     /// Bytes that values are padded to: large ones fill log segments, and make checkpoints and purges.
@@ -84,6 +86,7 @@ impl Mix {
             machines: rng.below(3),
             waits: rng.below(200),
             doomed: rng.below(300),
+            turns: 30,
             most: None,
         }
     }
@@ -112,7 +115,7 @@ pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, rn
         let hurried = client.rng.chance(mix.abandons);
         let patience = if hurried { client.rng.within(mix.hurry) } else { PATIENCE };
         client.operate(&key, call, patience).await;
-        if client.rng.chance(30) {
+        if client.rng.chance(mix.turns) {
             client.turn();
         }
         let pause = client.rng.within(mix.pause);
