@@ -211,7 +211,8 @@ impl Fault {
         Duration::from_millis(20 * (self.size.unsigned_abs() / 4 % 4))
     }
 
-    /// In which order: 0 is that in which they were made.
+    /// In which order: 0 is that in which they were made; each other number is one in which those that the server opened, on
+    /// which its answers come, go before those on which others tell it news.
     pub fn order(&self) -> u64 {
         self.size.unsigned_abs() >> 4
     }

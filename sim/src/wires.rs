@@ -59,9 +59,13 @@ struct Trouble {
     rest: Option<Duration>,
 }
 
-/// One end of a connection: its trouble, and who waits on it.
-#[derive(Default)]
-struct Wire(Mutex<(Trouble, Vec<Waker>)>);
+/// One end of a connection.
+struct Wire {
+    /// Whether this host opened it.
+    opened: bool,
+    /// Its trouble, and who waits on it.
+    state: Mutex<(Trouble, Vec<Waker>)>,
+}
 
 impl Wires {
     /// No connection yet. The servers are at these addresses.
@@ -69,18 +73,40 @@ impl Wires {
         Wires { servers: servers.into_iter().collect(), hosts: Mutex::default(), thawing: Mutex::default() }
     }
 
-    /// This host's end of a connection with a peer.
-    pub fn stream<S: Stream + 'static>(
+    /// This host's end of a connection that it opened.
+    pub fn opened<S: Stream + 'static>(
         &self,
         host: IpAddr,
         peer: IpAddr,
         time: &Arc<dyn Time>,
         stream: S,
     ) -> BoxStream {
+        self.stream(host, peer, true, time, stream)
+    }
+
+    /// This host's end of a connection that its peer opened.
+    pub fn accepted<S: Stream + 'static>(
+        &self,
+        host: IpAddr,
+        peer: IpAddr,
+        time: &Arc<dyn Time>,
+        stream: S,
+    ) -> BoxStream {
+        self.stream(host, peer, false, time, stream)
+    }
+
+    fn stream<S: Stream + 'static>(
+        &self,
+        host: IpAddr,
+        peer: IpAddr,
+        opened: bool,
+        time: &Arc<dyn Time>,
+        stream: S,
+    ) -> BoxStream {
         let side = usize::from(self.servers.contains(&peer));
         let mut hosts = hold(&self.hosts);
         let Host { trouble, wires } = hosts.entry(host).or_default();
-        let wire = Arc::new(Wire(Mutex::new((trouble[side], Vec::new()))));
+        let wire = Arc::new(Wire { opened, state: Mutex::new((trouble[side], Vec::new())) });
         // Those that only this list knows are closed.
         wires[side].retain(|wire| Arc::strong_count(wire) > 1);
         wires[side].push(wire.clone());
@@ -103,8 +129,8 @@ impl Wires {
         hold(&self.thawing).retain(|(_, wire)| !held(wire));
     }
 
-    /// Lets connections go on, one after the other, this far apart, as they were made or in another order: what was sent on
-    /// one arrives at once.
+    /// Lets connections go on, one after the other, this far apart: what was sent on one arrives at once. They go in the
+    /// order in which they were made, or in another one (see [`Fault::order`](crate::nemesis::Fault::order)).
     pub fn thaw(&self, host: IpAddr, which: Which, now: Duration, apart: Duration, order: u64) {
         let mut hosts = hold(&self.hosts);
         let Host { trouble, wires } = hosts.entry(host).or_default();
@@ -113,7 +139,7 @@ impl Wires {
         let mut held: Vec<_> = wires[which.sides()].iter().flatten().cloned().collect();
         if order > 0 {
             let mut rng = Rng::new(order);
-            held.sort_by_cached_key(|_| rng.u64());
+            held.sort_by_cached_key(|wire| (!wire.opened, rng.u64()));
         }
         hold(&self.thawing).extend(times.zip(held));
         drop(hosts);
@@ -142,7 +168,7 @@ impl Wires {
 impl Wire {
     fn change(&self, change: impl FnOnce(&mut Trouble)) {
         let waiting = {
-            let (trouble, waiting) = &mut *hold(&self.0);
+            let (trouble, waiting) = &mut *hold(&self.state);
             change(trouble);
             std::mem::take(waiting)
         };
@@ -151,7 +177,7 @@ impl Wire {
 
     /// How long to rest after each sip, once something may pass.
     fn pass(&self, cx: &Context<'_>) -> Poll<io::Result<Option<Duration>>> {
-        let (trouble, waiting) = &mut *hold(&self.0);
+        let (trouble, waiting) = &mut *hold(&self.state);
         if trouble.reset {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
@@ -229,7 +255,7 @@ mod tests {
     fn connect(wires: &Wires, peer: IpAddr) -> (BoxStream, DuplexStream) {
         let (near, far) = tokio::io::duplex(64);
         let time: Arc<dyn Time> = Arc::new(StandingStill);
-        (wires.stream(HOST, peer, &time, near), far)
+        (wires.opened(HOST, peer, &time, near), far)
     }
 
     fn passes((stream, _far): &mut (BoxStream, DuplexStream)) -> bool {
@@ -263,16 +289,19 @@ mod tests {
     }
 
     #[test]
-    fn connections_go_on_in_any_order() {
+    fn connections_that_the_host_opened_go_on_in_any_order_before_the_others() {
         let first = |order| {
             let wires = Wires::new([HOST, SERVER]);
-            let mut all: Vec<_> = (0..4).map(|_| connect(&wires, SERVER)).collect();
+            let (near, far) = tokio::io::duplex(64);
+            let time: Arc<dyn Time> = Arc::new(StandingStill);
+            let mut all = vec![(wires.accepted(HOST, SERVER, &time, near), far)];
+            all.extend((0..4).map(|_| connect(&wires, SERVER)));
             wires.hold(HOST, Which::All);
             wires.thaw(HOST, Which::All, LATER, LATER, order);
             all.iter_mut().position(passes)
         };
         let seen: BTreeSet<_> = (1..50).map(first).collect();
-        assert_eq!(seen, (0..4).map(Some).collect());
+        assert_eq!(seen, (1..5).map(Some).collect());
         assert_eq!(first(0), Some(0));
     }
 

@@ -33,7 +33,7 @@ impl Network for MadsimNet {
     }
 
     async fn connect(&self, addr: SocketAddr) -> io::Result<BoxStream> {
-        Ok(self.wires.stream(self.ip, addr.ip(), &self.time, TcpStream::connect(addr).await?))
+        Ok(self.wires.opened(self.ip, addr.ip(), &self.time, TcpStream::connect(addr).await?))
     }
 
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
@@ -59,7 +59,7 @@ struct MadsimListener {
 impl Listener for MadsimListener {
     async fn accept(&self) -> io::Result<(BoxStream, SocketAddr)> {
         let (stream, peer) = self.listener.accept().await?;
-        Ok((self.net.wires.stream(self.net.ip, peer.ip(), &self.net.time, stream), peer))
+        Ok((self.net.wires.accepted(self.net.ip, peer.ip(), &self.net.time, stream), peer))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {

@@ -35,7 +35,7 @@ impl Network for TurmoilNet {
     }
 
     async fn connect(&self, addr: SocketAddr) -> io::Result<BoxStream> {
-        Ok(self.wires.stream(self.ip, addr.ip(), &self.time, TcpStream::connect(addr).await?))
+        Ok(self.wires.opened(self.ip, addr.ip(), &self.time, TcpStream::connect(addr).await?))
     }
 
     async fn resolve(&self, host: &str) -> io::Result<Vec<IpAddr>> {
@@ -62,7 +62,7 @@ struct TurmoilListener {
 impl Listener for TurmoilListener {
     async fn accept(&self) -> io::Result<(BoxStream, SocketAddr)> {
         let (stream, peer) = self.listener.accept().await?;
-        Ok((self.net.wires.stream(self.net.ip, peer.ip(), &self.net.time, stream), peer))
+        Ok((self.net.wires.accepted(self.net.ip, peer.ip(), &self.net.time, stream), peer))
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
