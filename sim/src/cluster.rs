@@ -135,7 +135,8 @@ impl Cluster {
             }
         }
         self.wires.step(now);
-        for step in self.nemesis.due(now, self.servers.len(), self.leader()) {
+        let leader = || leader(&self.shared, &self.servers);
+        for step in self.nemesis.due(now, self.servers.len(), leader) {
             match step {
                 Step::Begin(fault, until) => self.begin(hosts, now, &fault, until),
                 Step::End(fault) => self.end(hosts, now, &fault),
@@ -160,13 +161,6 @@ impl Cluster {
             self.wires.thaw(server.ip, Which::All, now, Duration::ZERO, 0);
         }
         hosts.set_latency(self.usual_latency);
-    }
-
-    /// Who said last that it leads.
-    fn leader(&self) -> Option<usize> {
-        let observations = hold(&self.shared.observations);
-        let leads = observations.views.iter().rev().find(|view| view.state == "Leader")?;
-        self.servers.iter().position(|server| server.ip.to_string() == leads.node)
     }
 
     /// The engines do not send again what was lost, so a server that was cut off may not know that a client has hung up.
@@ -401,4 +395,11 @@ impl Cluster {
 
 fn which(fault: &Fault) -> Which {
     if fault.is_among_servers() { Which::Servers } else { Which::All }
+}
+
+/// Who said last that it leads.
+fn leader(shared: &Shared, servers: &[Arc<Server>]) -> Option<usize> {
+    let observations = hold(&shared.observations);
+    let leads = observations.views.iter().rev().find(|view| view.state == "Leader")?;
+    servers.iter().position(|server| server.ip.to_string() == leads.node)
 }

@@ -404,15 +404,16 @@ impl Nemesis {
         Nemesis { next: plan.next(), plan, running: Vec::new() }
     }
 
-    /// What is due by now, on this many servers, of which this one leads as far as is known.
-    pub fn due(&mut self, now: Duration, nodes: usize, leader: Option<usize>) -> Vec<Step> {
+    /// What is due by now, on this many servers. `leader` says which of them leads, as far as is known; who that is takes
+    /// time to find out, and the answer is seldom needed.
+    pub fn due(&mut self, now: Duration, nodes: usize, leader: impl Fn() -> Option<usize>) -> Vec<Step> {
         let mut steps = Vec::new();
         while let Some(Planned { at: _, until, mut fault }) = self.next.take_if(|planned| planned.at <= now) {
             if fault.kind == Kind::Partition && fault.cuts.is_empty() {
-                fault.cuts = leader.map(|leader| alone(leader, nodes)).unwrap_or_default();
+                fault.cuts = leader().map(|leader| alone(leader, nodes)).unwrap_or_default();
             }
             if fault.is_for_leader() {
-                fault.place = leader.unwrap_or(fault.place);
+                fault.place = leader().unwrap_or(fault.place);
             }
             steps.push(Step::Begin(fault.clone(), until));
             self.running.push((until, fault));

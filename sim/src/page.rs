@@ -303,7 +303,7 @@ mod tests {
         let page = page("madsim", &report(), &replay);
         assert!(page.contains("violation found by engine") && page.contains("at 2.000 s"), "{page}");
         assert!(page.contains("<code>cargo sim --engine madsim --seed 7 --secs 3</code>"), "{page}");
-        assert!(page.contains("1.000  kill n2"), "{page}");
+        assert_eq!(page.matches("1.000  kill n2").count(), 2, "drawn, and listed: {page}");
         assert!(page.contains("read &lt;nothing&gt; &amp; &quot;more&quot;") && !page.contains("<nothing>"), "{page}");
     }
 
