@@ -191,6 +191,16 @@ pub struct Fault {
 }
 
 impl Fault {
+    /// Nobody reaches whoever leads when it begins, nor is reached.
+    pub fn leader_alone() -> Self {
+        Fault { kind: Kind::Partition, place: 0, size: 0, cuts: Vec::new() }
+    }
+
+    /// Nobody reaches this one of so many servers, nor is reached.
+    pub fn alone(place: usize, servers: usize) -> Self {
+        Fault { cuts: alone(place, servers), ..Fault::leader_alone() }
+    }
+
     /// Whether it strikes whoever leads when it begins, if anybody is known to.
     pub fn is_for_leader(&self) -> bool {
         matches!(self.kind, Kind::Pause | Kind::Hold) && self.size & 1 == 1
@@ -313,6 +323,12 @@ impl Draw {
         }
         plan.sort_by_key(|planned| planned.at);
         Draw { every, plan }
+    }
+
+    /// Nothing begins when the storm is over, and everything ends with it.
+    pub fn end_by(&mut self, span: Duration) {
+        self.plan.retain(|planned| planned.at < span);
+        self.plan.iter_mut().for_each(|planned| planned.until = planned.until.min(span));
     }
 
     /// Only the faults at these places of the plan happen.

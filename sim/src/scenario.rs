@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::nemesis::{Kind, Planned};
+use crate::nemesis::{Fault, Kind, Planned};
 use crate::scene::Scene;
 use crate::workload::counters;
 
@@ -21,18 +21,19 @@ pub struct Scenario {
     pub shape: fn(&mut Scene),
     /// Which of the faults that were drawn happen, and how exactly.
     pub aim: fn(&mut Vec<Planned>),
+    /// Whether a seed draws it by itself. Some are for one question, for which they leave out nearly all others.
+    pub drawn: bool,
 }
+
+/// The faults happen as they were drawn.
+const AS_DRAWN: fn(&mut Vec<Planned>) = |_| {};
 
 /// Faults of networks and machines that are over soon.
 const USUAL: &[Kind] =
     &[Kind::Power, Kind::Kill, Kind::Restart, Kind::Pause, Kind::Partition, Kind::Latency, Kind::Reset, Kind::Clock];
 
-/// The scenario for measuring the simulator.
+/// The scenario for measuring the simulator, at the pace of a run without a name.
 const SPEED: &str = "speed";
-/// The scenario for a million of them: too many for every seed.
-const HAND_OVERS: &str = "hand-overs";
-/// The scenario for answers that come after an election: nearly all of its clients stand still with the leader.
-const HELD_LEADERS: &str = "held-leaders";
 
 /// All of them.
 pub const SCENARIOS: &[Scenario] = &[
@@ -54,7 +55,8 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.locks.lockers, scene.locks.locks) = (8, 1);
             (scene.mix.clients, scene.watchers, scene.tenants, scene.spare) = (2, 1, 0, 0);
         },
-        aim: |_| {},
+        aim: AS_DRAWN,
+        drawn: true,
     },
     Scenario {
         name: "elections",
@@ -65,10 +67,11 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.mix.clients, scene.mix.padding) = (6, 0);
             (scene.locks.lockers, scene.watchers, scene.tenants, scene.spare) = (2, 1, 0, 0);
         },
-        aim: |_| {},
+        aim: AS_DRAWN,
+        drawn: true,
     },
     Scenario {
-        name: HAND_OVERS,
+        name: "hand-overs",
         about: "counters under locks that pass on all the time, from clients that stand still between read and write",
         nodes: Some(3),
         faults: &[Kind::Partition, Kind::Pause, Kind::Kill, Kind::Power, Kind::Transfer, Kind::Clock],
@@ -78,10 +81,11 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.locks.lockers, scene.watchers, scene.readers, scene.tenants, scene.spare) = (0, 0, 0, 0, 0);
             scene.latency = Duration::from_millis(2);
         },
-        aim: |_| {},
+        aim: AS_DRAWN,
+        drawn: false,
     },
     Scenario {
-        name: HELD_LEADERS,
+        name: "held-leaders",
         about: "whoever leads is held up while somebody else is elected, and readers come to it before it learns of that",
         nodes: Some(3),
         faults: &[Kind::Hold],
@@ -105,6 +109,38 @@ pub const SCENARIOS: &[Scenario] = &[
                 planned.until = planned.until.min(planned.at + most);
             }
         },
+        drawn: false,
+    },
+    Scenario {
+        name: "forgotten-votes",
+        about: "whoever leads is cut off while a voter's disk stands still; who was elected is cut off when the voter loses power",
+        nodes: Some(3),
+        faults: &[Kind::Brownout],
+        shape: |scene| {
+            (scene.mix.clients, scene.mix.padding) = (6, 0);
+            (scene.locks.lockers, scene.watchers, scene.tenants, scene.spare) = (0, 0, 0, 0);
+            scene.counters.clients = 0;
+        },
+        aim: |plan| {
+            // Longer than an election takes, and than the old leader and the voter take to acknowledge something.
+            const TERM: Duration = Duration::from_secs(3);
+            let mut free = Duration::ZERO;
+            for voter in std::mem::take(plan).into_iter() {
+                let (at, turn) = (voter.at, voter.at + TERM);
+                if at < free {
+                    continue;
+                }
+                let others = [1, 2].map(|step| (voter.fault.place + step) % 3);
+                let elected = others[at.subsec_millis() as usize % 2];
+                plan.extend([
+                    Planned { at, until: turn, fault: Fault::leader_alone() },
+                    Planned { until: turn, ..voter },
+                    Planned { at: turn, until: turn + TERM, fault: Fault::alone(elected, 3) },
+                ]);
+                free = turn + 2 * TERM;
+            }
+        },
+        drawn: false,
     },
     Scenario {
         name: "restores",
@@ -125,7 +161,8 @@ pub const SCENARIOS: &[Scenario] = &[
             scene.locks.lockers = 4;
             scene.readers = scene.readers.max(1);
         },
-        aim: |_| {},
+        aim: AS_DRAWN,
+        drawn: true,
     },
     Scenario {
         name: "catch-up",
@@ -147,7 +184,8 @@ pub const SCENARIOS: &[Scenario] = &[
             scene.late = Some(Duration::from_millis(400));
             (scene.mix.pause, scene.mix.padding) = (Duration::from_millis(5), 0);
         },
-        aim: |_| {},
+        aim: AS_DRAWN,
+        drawn: true,
     },
     Scenario {
         name: "bad-disks",
@@ -171,7 +209,8 @@ pub const SCENARIOS: &[Scenario] = &[
             scene.setup.checkpoint_every = Duration::from_millis(800);
             scene.setup.trailing = 20;
         },
-        aim: |_| {},
+        aim: AS_DRAWN,
+        drawn: true,
     },
     Scenario {
         name: "new-servers",
@@ -189,7 +228,8 @@ pub const SCENARIOS: &[Scenario] = &[
             Kind::Rot,
         ],
         shape: |scene| scene.spare = 1,
-        aim: |_| {},
+        aim: AS_DRAWN,
+        drawn: true,
     },
     Scenario {
         name: SPEED,
@@ -205,7 +245,8 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.sites, scene.spare, scene.tick) = (1, 0, Duration::from_millis(4));
             (scene.latency, scene.jitter) = (Duration::from_millis(2), 0);
         },
-        aim: |_| {},
+        aim: AS_DRAWN,
+        drawn: false,
     },
 ];
 
@@ -218,7 +259,7 @@ impl PartialEq for Scenario {
 impl Scenario {
     /// Those that a seed may draw by itself.
     pub fn drawn() -> Vec<&'static Self> {
-        SCENARIOS.iter().filter(|scenario| ![SPEED, HAND_OVERS, HELD_LEADERS].contains(&scenario.name)).collect()
+        SCENARIOS.iter().filter(|scenario| scenario.drawn).collect()
     }
 
     /// Whether its faults come more often than in a run without a name.

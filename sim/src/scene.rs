@@ -207,6 +207,7 @@ impl Scene {
         scene.draw = Draw::new(seed, &scene.size(), span, &faults, scenario.is_some_and(Scenario::is_focused));
         if let Some(scenario) = scenario {
             (scenario.aim)(&mut scene.draw.plan);
+            scene.draw.end_by(span);
         }
         if let Some(only) = &options.only {
             scene.draw.keep(only);
