@@ -201,6 +201,11 @@ impl Fault {
         Fault { cuts: alone(place, servers), ..Fault::leader_alone() }
     }
 
+    /// This server's syncs take so long.
+    pub fn slow_sync(place: usize, time: Duration) -> Self {
+        Fault { kind: Kind::Sync, place, size: time.as_millis() as i64, cuts: Vec::new() }
+    }
+
     /// Whether it strikes whoever leads when it begins, if anybody is known to.
     pub fn is_for_leader(&self) -> bool {
         matches!(self.kind, Kind::Pause | Kind::Hold) && self.size & 1 == 1

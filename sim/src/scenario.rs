@@ -143,6 +143,35 @@ pub const SCENARIOS: &[Scenario] = &[
         drawn: false,
     },
     Scenario {
+        name: "slow-restores",
+        about: "backups are restored while syncs take long, under locks that many want as soon as syncs are fast again",
+        nodes: Some(1),
+        faults: &[Kind::Restore],
+        shape: |scene| {
+            (scene.locks.lockers, scene.locks.locks) = (6, 1);
+            (scene.mix.clients, scene.mix.padding) = (1, 0);
+            (scene.watchers, scene.readers, scene.tenants, scene.spare) = (0, 0, 0, 0);
+            scene.counters.clients = 0;
+        },
+        aim: |plan| {
+            let mut free = Duration::ZERO;
+            for restore in std::mem::take(plan) {
+                let at = restore.at + restore.fault.time();
+                if restore.at < free {
+                    continue;
+                }
+                // A restore is four entries, each of which may wait for the one before it and then for its own sync: whichever
+                // of them is on its way when syncs are fast again, the others have taken long.
+                let drawn = restore.at.subsec_millis();
+                let sync = Duration::from_millis(300 + u64::from(drawn) % 700);
+                let until = at + sync * (3 + drawn / 7 % 6);
+                plan.extend([restore, Planned { at, until, fault: Fault::slow_sync(0, sync) }]);
+                free = until + Duration::from_secs(2);
+            }
+        },
+        drawn: false,
+    },
+    Scenario {
         name: "restores",
         about: "backups are taken and restored, under locks and readers, while servers fail and hand over the lead",
         nodes: None,
