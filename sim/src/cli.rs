@@ -92,6 +92,7 @@ const EXAMPLES: &str = "Examples:
   cargo sim --seed 7                            one run
   cargo sim --seed 7 --report seven.html        … and a page to look at
   cargo sim --seeds 1000 --engine both          many
+  cargo sim --tuned --seeds 5000                with engines that take longer to build and run faster
   cargo sim --scenario bad-disks --seeds 100    of one kind
   cargo sim minimize --seed 7                   the fewest faults and operations that still fail
   cargo sim list                                scenarios, faults, checkers

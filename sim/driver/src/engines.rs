@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Tokio's randomness can be seeded, and madsim simulates.
-const FLAGS: &str = "--cfg tokio_unstable --cfg madsim";
+const FLAGS: [&str; 4] = ["--cfg", "tokio_unstable", "--cfg", "madsim"];
 
 /// What runs the hosts.
 pub struct Engine {
@@ -40,29 +40,56 @@ pub fn target() -> io::Result<PathBuf> {
 
 /// What to build for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Aim {
+pub enum Aim<'a> {
     /// Fast engines.
     Fast,
     /// Engines that are soon built again, after a small change: see `sim/Cargo.toml`.
     Again,
+    /// Engines that write profiles of how they run into this directory.
+    Watched(&'a Path),
+    /// Engines that are fast where this profile says.
+    Tuned(&'a Path),
+}
+
+/// What the compiler says about itself.
+///
+/// # Errors
+/// If there is none.
+pub fn rustc(what: &str) -> io::Result<String> {
+    let output = Command::new("rustc").args(["--print", what]).output()?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Builds these engines of a workspace, at once, so that what they share is built once; returns where they are.
 ///
 /// # Errors
 /// If they do not build.
-pub fn build(workspace: &Path, target: &Path, aim: Aim, engines: &[&Engine]) -> io::Result<PathBuf> {
+pub fn build(workspace: &Path, target: &Path, aim: Aim<'_>, engines: &[&Engine]) -> io::Result<PathBuf> {
     let mut build = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     build.args(["build", "--quiet", "--release", "--locked"]);
     build.args(engines.iter().flat_map(|engine| ["--package", engine.package]));
     build.arg("--manifest-path").arg(workspace.join("Cargo.toml"));
-    build.env("RUSTFLAGS", FLAGS).env_remove("CARGO_ENCODED_RUSTFLAGS").env("CARGO_TARGET_DIR", target);
-    if aim == Aim::Again {
-        build.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true").env("CARGO_PROFILE_RELEASE_LTO", "off");
+    build.env("CARGO_TARGET_DIR", target);
+    let mut programs = target.to_owned();
+    let mut flags = FLAGS.map(String::from).to_vec();
+    match aim {
+        Aim::Fast => {}
+        Aim::Again => {
+            build.env("CARGO_PROFILE_RELEASE_INCREMENTAL", "true").env("CARGO_PROFILE_RELEASE_LTO", "off");
+        }
+        Aim::Watched(profiles) => flags.push(format!("-Cprofile-generate={}", profiles.display())),
+        Aim::Tuned(profile) => flags.push(format!("-Cprofile-use={}", profile.display())),
     }
+    if matches!(aim, Aim::Watched(_) | Aim::Tuned(_)) {
+        // With a target the flags are not those of build scripts, whose profiles nobody wants.
+        let host = rustc("host-tuple")?;
+        build.args(["--target", &host]);
+        programs.push(host);
+    }
+    build.env_remove("RUSTFLAGS").env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     let output = build.stderr(Stdio::piped()).spawn()?.wait_with_output()?;
     if output.status.success() {
-        return Ok(target.join("release"));
+        return Ok(programs.join("release"));
     }
     // A linker's complaint goes on for pages.
     let text = String::from_utf8_lossy(&output.stderr);

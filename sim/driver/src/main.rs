@@ -8,6 +8,7 @@
 mod engines;
 mod planted;
 mod regressions;
+mod tuned;
 
 use std::io;
 use std::path::Path;
@@ -45,9 +46,15 @@ fn list() -> io::Result<bool> {
 }
 
 fn each(wanted: &[&Engine], arguments: &[String]) -> io::Result<bool> {
-    let programs = engines::build(engines::workspace(), &engines::target()?, Aim::Fast, ENGINES)?;
+    // The engines' own programs do not know it.
+    let (tuned, arguments): (Vec<String>, Vec<String>) = arguments.iter().cloned().partition(|word| word == "--tuned");
+    let programs = if tuned.is_empty() {
+        engines::build(engines::workspace(), &engines::target()?, Aim::Fast, ENGINES)?
+    } else {
+        tuned::build()?
+    };
     for engine in wanted {
-        if !run(engine, &programs, arguments)? {
+        if !run(engine, &programs, &arguments)? {
             return Ok(false);
         }
     }
