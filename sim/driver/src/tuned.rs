@@ -21,10 +21,11 @@ const LESSONS: [&str; 2] = ["--seeds 12 --from 900001 --secs 12 --jobs 1", "--sc
 pub fn build() -> io::Result<PathBuf> {
     let home = engines::target()?.join("tuned");
     let (raw, profile) = (home.join("raw"), home.join("profile"));
+    // Before minutes are spent on what needs it.
+    let profdata = profdata()?;
     eprintln!("building engines that write down how they run");
     let watched = engines::build(engines::workspace(), &home.join("watched"), Aim::Watched(&raw), ENGINES)?;
     if !is_of(&profile, &watched)? {
-        let profdata = profdata()?;
         fs::remove_dir_all(&raw)
             .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
         for (engine, lesson) in ENGINES.iter().flat_map(|engine| LESSONS.map(|lesson| (engine, lesson))) {
