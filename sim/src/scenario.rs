@@ -19,14 +19,14 @@ pub struct Scenario {
     pub faults: &'static [Kind],
     /// What else is not left to the seed.
     pub shape: fn(&mut Scene),
-    /// Which of the faults that were drawn happen, and how exactly.
-    pub aim: fn(&mut Vec<Planned>),
+    /// Which of the faults that were drawn happen, and how exactly, on so many servers.
+    pub aim: fn(&mut Vec<Planned>, usize),
     /// Whether a seed draws it by itself. Some are for one question, for which they leave out nearly all others.
     pub drawn: bool,
 }
 
 /// The faults happen as they were drawn.
-const AS_DRAWN: fn(&mut Vec<Planned>) = |_| {};
+const AS_DRAWN: fn(&mut Vec<Planned>, usize) = |_, _| {};
 
 /// Faults of networks and machines that are over soon.
 const USUAL: &[Kind] =
@@ -99,7 +99,7 @@ pub const SCENARIOS: &[Scenario] = &[
             // Many answers are on their way when the connections stop.
             (scene.latency, scene.late) = (Duration::from_millis(40), None);
         },
-        aim: |plan| {
+        aim: |plan, _| {
             // Longer than an election takes, and not so long that the leader gives up waiting.
             let (least, most) = (Duration::from_millis(2_000), Duration::from_millis(4_500));
             plan.retain(|planned| planned.until - planned.at >= least);
@@ -121,7 +121,7 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.locks.lockers, scene.watchers, scene.tenants, scene.spare) = (0, 0, 0, 0);
             scene.counters.clients = 0;
         },
-        aim: |plan| {
+        aim: |plan, servers| {
             // Longer than an election takes, and than the old leader and the voter take to acknowledge something.
             const TERM: Duration = Duration::from_secs(3);
             let mut free = Duration::ZERO;
@@ -130,12 +130,12 @@ pub const SCENARIOS: &[Scenario] = &[
                 if at < free {
                     continue;
                 }
-                let others = [1, 2].map(|step| (voter.fault.place + step) % 3);
+                let others = [1, 2].map(|step| (voter.fault.place + step) % servers);
                 let elected = others[at.subsec_millis() as usize % 2];
                 plan.extend([
                     Planned { at, until: turn, fault: Fault::leader_alone() },
                     Planned { until: turn, ..voter },
-                    Planned { at: turn, until: turn + TERM, fault: Fault::alone(elected, 3) },
+                    Planned { at: turn, until: turn + TERM, fault: Fault::alone(elected, servers) },
                 ]);
                 free = turn + 2 * TERM;
             }
@@ -153,7 +153,7 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.watchers, scene.readers, scene.tenants, scene.spare) = (0, 0, 0, 0);
             scene.counters.clients = 0;
         },
-        aim: |plan| {
+        aim: |plan, _| {
             let mut free = Duration::ZERO;
             for restore in std::mem::take(plan) {
                 let at = restore.at + restore.fault.time();
@@ -304,5 +304,40 @@ impl Scenario {
         let names = || SCENARIOS.iter().map(|scenario| scenario.name).collect::<Vec<_>>().join(", ");
         let found = SCENARIOS.iter().find(|scenario| scenario.name == name);
         found.ok_or_else(|| format!("there are: {}", names()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nemesis::Host;
+    use crate::scene::Options;
+
+    #[test]
+    fn what_goes_wrong_strikes_whom_there_is_while_the_storm_lasts() {
+        for scenario in SCENARIOS {
+            for (seed, nodes) in (1..10).flat_map(|seed| (1..=9).map(move |nodes| (seed, nodes))) {
+                let options = Options { scenario: Some(scenario), nodes: Some(nodes), ..Options::of_everything() };
+                let scene = Scene::draw(seed, &options);
+                let is_there = |host: &Host| match *host {
+                    Host::Server(place) => place < scene.servers(),
+                    Host::Site(place) => place < scene.sites,
+                };
+                let mut before = Duration::ZERO;
+                for planned in &scene.draw.plan {
+                    let Planned { at, until, fault } = planned;
+                    let struck = match fault.kind {
+                        Kind::Trickle | Kind::Freeze => Host::Site(fault.place),
+                        _ => Host::Server(fault.place),
+                    };
+                    assert!(
+                        is_there(&struck) && fault.cuts.iter().all(|(a, b)| is_there(a) && is_there(b)),
+                        "{planned:?}"
+                    );
+                    assert!(before <= *at && at <= until && *until <= scene.span, "{}: {planned:?}", scenario.name);
+                    before = *at;
+                }
+            }
+        }
     }
 }

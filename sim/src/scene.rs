@@ -206,7 +206,7 @@ impl Scene {
         faults.retain(|kind| scenario.is_none_or(|scenario| scenario.faults.contains(kind)));
         scene.draw = Draw::new(seed, &scene.size(), span, &faults, scenario.is_some_and(Scenario::is_focused));
         if let Some(scenario) = scenario {
-            (scenario.aim)(&mut scene.draw.plan);
+            (scenario.aim)(&mut scene.draw.plan, scene.nodes + scene.spare);
             scene.draw.end_by(span);
         }
         if let Some(only) = &options.only {
