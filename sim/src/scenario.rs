@@ -125,7 +125,7 @@ pub const SCENARIOS: &[Scenario] = &[
             // Longer than an election takes, and than the old leader and the voter take to acknowledge something.
             const TERM: Duration = Duration::from_secs(3);
             let mut free = Duration::ZERO;
-            for voter in std::mem::take(plan).into_iter() {
+            for voter in std::mem::take(plan) {
                 let (at, turn) = (voter.at, voter.at + TERM);
                 if at < free {
                     continue;

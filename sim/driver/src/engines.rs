@@ -54,9 +54,13 @@ pub enum Aim<'a> {
 /// What the compiler says about itself.
 ///
 /// # Errors
-/// If there is none.
+/// If there is none, or it is too old to know.
 pub fn rustc(what: &str) -> io::Result<String> {
     let output = Command::new("rustc").args(["--print", what]).output()?;
+    if !output.status.success() {
+        let text = String::from_utf8_lossy(&output.stderr);
+        return Err(io::Error::other(format!("rustc does not print {what}; a newer one may: {}", text.trim())));
+    }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
