@@ -4,13 +4,14 @@
 //! What it saw is for `check::raft`. The one thing it decides itself is liveness: within [`TOGETHER`] of calm all servers
 //! answer, name one leader, and have the same state.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hyper::Method;
 use quorate::world::{Instant, World};
-use serde_json::Value;
+use serde::Deserialize;
 
 use crate::check::NodeView;
 use crate::event;
@@ -164,8 +165,15 @@ async fn blocked(world: &World, server: &Server) -> Option<u64> {
     let mut line = Http::new(world, server.http_addr());
     let reply = line.send(Method::GET, "/v1/agent/self", None, String::new(), PATIENCE).await;
     let Reply::Answer { status: 200, body, .. } = reply else { return None };
-    let body: Value = serde_json::from_slice(&body).ok()?;
-    body.pointer("/Stats/state/blocked_queries")?.as_str()?.parse().ok()
+    let Shown { stats } = serde_json::from_slice(&body).ok()?;
+    stats.get("state")?.get("blocked_queries")?.parse().ok()
+}
+
+/// What `/v1/agent/self` says, as far as it is looked at.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Shown {
+    stats: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// What a server says about itself. An answer that was under way while the server was started again is of nobody.
@@ -176,22 +184,22 @@ async fn look(line: &mut Http, server: &Server) -> Option<NodeView> {
     if server.machine.boots() != incarnation {
         return None;
     }
-    let body: Value = serde_json::from_slice(&body).ok()?;
-    let text = |path: &str| Some(body.pointer(path)?.as_str()?.to_owned());
-    let number = |path: &str| text(path)?.parse::<u64>().ok();
+    let Shown { stats } = serde_json::from_slice(&body).ok()?;
+    let text = |section: &str, name: &str| stats.get(section)?.get(name).cloned();
+    let number = |section: &str, name: &str| text(section, name)?.parse::<u64>().ok();
     let view = NodeView {
         // By their machines: servers move to other ports, and are replaced.
         node: server.ip.to_string(),
         incarnation,
         time: trace::now().as_millis() as u64,
-        term: number("/Stats/raft/term")?,
-        leader: text("/Stats/consul/leader_addr")
+        term: number("raft", "term")?,
+        leader: text("consul", "leader_addr")
             .and_then(|leader| Some(leader.parse::<SocketAddr>().ok()?.ip().to_string())),
-        state: text("/Stats/raft/state")?,
-        applied: number("/Stats/raft/applied_index")?,
-        entries: number("/Stats/state/entries")?,
-        revision: number("/Stats/state/revision")?,
-        digest: text("/Stats/state/digest")?,
+        state: text("raft", "state")?,
+        applied: number("raft", "applied_index")?,
+        entries: number("state", "entries")?,
+        revision: number("state", "revision")?,
+        digest: text("state", "digest")?,
     };
     event!("view", "{view}");
     Some(view)

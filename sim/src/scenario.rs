@@ -271,7 +271,8 @@ pub const SCENARIOS: &[Scenario] = &[
             (scene.mix.reads, scene.mix.waits, scene.mix.pairs, scene.mix.machines) = (800, 0, 0, 0);
             (scene.locks.lockers, scene.watchers, scene.readers, scene.tenants) = (0, 0, 0, 0);
             scene.counters.clients = 0;
-            (scene.sites, scene.spare, scene.tick) = (1, 0, Duration::from_millis(4));
+            (scene.sites, scene.headquarters, scene.spare) = (1, false, 0);
+            scene.tick = Duration::from_millis(4);
             (scene.latency, scene.jitter) = (Duration::from_millis(2), 0);
         },
         aim: AS_DRAWN,

@@ -118,6 +118,8 @@ pub struct Scene {
     pub tenants: u32,
     /// Hosts that the clients share. A host costs an engine time at every step, whatever runs on it.
     pub sites: usize,
+    /// Whether operator and observer have a host of their own, to which nothing happens, or share the last site.
+    pub headquarters: bool,
     /// Clients that do nothing, by name.
     pub without: BTreeSet<String>,
     /// The kind of run, if it is one with a name.
@@ -194,6 +196,7 @@ impl Scene {
             readers: Rng::named(seed, "readers").below(3) as u32,
             tenants: Rng::named(seed, "tenants").below(3) as u32,
             sites: Rng::named(seed, "sites").between(1, 3) as usize,
+            headquarters: true,
             without: options.without.clone(),
             scenario,
         };
@@ -229,10 +232,10 @@ impl Scene {
     pub fn hosts(&self) -> Vec<String> {
         let servers = (1..=self.servers()).map(|number| format!("n{number}"));
         let sites = (1..=self.sites).map(|number| format!("s{number}"));
-        servers.chain(sites).chain(["hq".into()]).collect()
+        servers.chain(sites).chain(self.headquarters.then(|| "hq".into())).collect()
     }
 
-    /// The clients. Operator and observer come last, and sit in headquarters.
+    /// The clients. Operator and observer come last.
     pub fn cast(&self) -> Vec<Player> {
         let all = |role, letter, count| (1..=count).map(move |number| (role, format!("{letter}{number}")));
         let clients = all(Role::Client, 'c', self.mix.clients).chain(all(Role::Locker, 'l', self.locks.lockers));

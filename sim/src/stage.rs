@@ -82,14 +82,13 @@ impl Stage {
         }
         let (of_servers, of_sites) = ips.split_at(scene.servers());
         let mut sites: Vec<Site> = of_sites.iter().map(|ip| Site { ip: *ip, players: Vec::new() }).collect();
-        let headquarters = sites.len() - 1;
         for player in scene.cast() {
             let machine = machine(&player.name);
             if player.role == Role::Locker {
                 drift(&machine);
             }
             let staff = matches!(player.role, Role::Operator | Role::Observer);
-            let site = if staff { headquarters } else { player.number as usize % headquarters };
+            let site = if staff { sites.len() - 1 } else { player.number as usize % scene.sites };
             sites[site].players.push((machine, player));
         }
         let servers = Server::all(&machines, of_servers, &scene.setup);

@@ -45,4 +45,8 @@ pub trait Clock: Send + Sync {
     fn wall(&self) -> WallTime;
     /// Sleeps until the monotonic clock has reached `deadline`; longer by the time that the machine sleeps meanwhile.
     fn sleep_until(&self, deadline: Instant) -> Sleep;
+    /// The same for a deadline that is this far from now.
+    fn sleep(&self, duration: Duration) -> Sleep {
+        self.sleep_until(self.now() + duration)
+    }
 }

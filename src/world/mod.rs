@@ -71,7 +71,7 @@ impl World {
 
     /// Sleeps at least this long.
     pub fn sleep(&self, duration: Duration) -> Sleep {
-        self.clock.sleep_until(self.clock.now() + duration)
+        self.clock.sleep(duration)
     }
 
     /// The future's result, or `None` if it took longer than `duration`. The future is dropped then.

@@ -51,6 +51,14 @@ pub enum Aim<'a> {
     Tuned(&'a Path),
 }
 
+/// An engine that was built, to be given arguments and run.
+pub fn program(programs: &Path, engine: &Engine) -> Command {
+    let mut program = Command::new(programs.join(engine.package));
+    // The allocator gives memory back after a second, which in there is soon over, and then asks for it again.
+    program.env("MIMALLOC_PURGE_DELAY", "-1");
+    program
+}
+
 /// What the compiler says about itself.
 ///
 /// # Errors

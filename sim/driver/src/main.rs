@@ -12,7 +12,7 @@ mod tuned;
 
 use std::io;
 use std::path::Path;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
 use engines::{Aim, ENGINES, Engine};
 
@@ -62,7 +62,7 @@ fn each(wanted: &[&Engine], arguments: &[String]) -> io::Result<bool> {
 }
 
 fn run(engine: &Engine, programs: &Path, arguments: &[String]) -> io::Result<bool> {
-    Ok(Command::new(programs.join(engine.package)).args(arguments).status()?.success())
+    Ok(engines::program(programs, engine).args(arguments).status()?.success())
 }
 
 /// Takes `--engine NAME` out of the arguments; the engines' own programs do not know it.

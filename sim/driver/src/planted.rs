@@ -128,7 +128,7 @@ fn row(name: &str, engine: &Engine, outcomes: &[Outcome], about: &str) {
 
 fn hunt(engine: &Engine, programs: &Path, arguments: &[String], from: u64, seconds: u64) -> io::Result<Outcome> {
     let began = Instant::now();
-    let mut run = Command::new(programs.join(engine.package));
+    let mut run = engines::program(programs, engine);
     run.args(["--hunt", &seconds.to_string(), "--from", &from.to_string()]).args(arguments);
     let output = run.output()?;
     let text = String::from_utf8_lossy(&output.stdout);

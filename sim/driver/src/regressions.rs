@@ -4,7 +4,6 @@
 //! so whatever a seed found has a test of its own beside the code as well.
 
 use std::io;
-use std::process::Command;
 
 use crate::engines::{self, Aim, ENGINES};
 
@@ -22,7 +21,7 @@ pub fn main() -> io::Result<bool> {
         let name = words.next().unwrap_or_default();
         let engine = ENGINES.iter().find(|engine| engine.name == name);
         let engine = engine.ok_or_else(|| io::Error::other(format!("regressions.txt names no engine: {line:?}")))?;
-        let output = Command::new(programs.join(engine.package)).args(words).output()?;
+        let output = engines::program(&programs, engine).args(words).output()?;
         let passed = output.status.success();
         println!("{}  {:<32} {}", if passed { "ok  " } else { "FAIL" }, run.trim(), found.trim());
         if !passed {

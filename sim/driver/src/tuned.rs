@@ -30,7 +30,7 @@ pub fn build() -> io::Result<PathBuf> {
             .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
         for (engine, lesson) in ENGINES.iter().flat_map(|engine| LESSONS.map(|lesson| (engine, lesson))) {
             eprintln!("watching {}: {lesson}", engine.name);
-            let mut run = Command::new(watched.join(engine.package));
+            let mut run = engines::program(&watched, engine);
             if !run.args(lesson.split(' ')).stdout(Stdio::null()).status()?.success() {
                 return Err(io::Error::other(format!("a seed fails: cargo sim --engine {} {lesson}", engine.name)));
             }

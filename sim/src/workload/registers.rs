@@ -14,6 +14,7 @@ use base64::engine::general_purpose::STANDARD;
 use hyper::Method;
 use quorate::api::kv::KvEntry;
 use quorate::state::State;
+use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::http::Reply;
@@ -235,12 +236,23 @@ fn transaction(parts: Vec<Value>) -> Ask {
 
 /// The entries of a list, or of a transaction's results.
 fn entries(body: &[u8]) -> Vec<KvEntry> {
-    let body: Value = serde_json::from_slice(body).unwrap_or_default();
-    let rows = match body.get("Results") {
-        Some(Value::Array(results)) => results.iter().map(|result| result["KV"].clone()).collect(),
-        _ => body,
-    };
-    serde_json::from_value(rows).unwrap_or_default()
+    let of_transaction =
+        |_| Ok(serde_json::from_slice::<Done>(body)?.results.into_iter().map(|part| part.kv).collect());
+    let entries: serde_json::Result<_> = serde_json::from_slice(body).or_else(of_transaction);
+    entries.unwrap_or_default()
+}
+
+/// What a transaction answers.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Done {
+    results: Vec<Part>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+struct Part {
+    kv: KvEntry,
 }
 
 fn entry(entry: Option<&KvEntry>) -> Result<Found, String> {

@@ -12,6 +12,7 @@ use crate::engine::Time;
 const EPOCH_MILLIS: u64 = 1_700_000_000_000;
 /// A clock starts above zero, so that subtracting a time-out from `now` stays meaningful; as the real one does.
 const HEAD_START: Duration = Duration::from_secs(60);
+const MILLION: u64 = 1_000_000;
 
 /// How far the clocks of one machine are off.
 #[derive(Debug, Default)]
@@ -39,20 +40,31 @@ impl Drift {
     }
 
     fn local(&self, elapsed: Duration) -> u64 {
-        scale(elapsed.as_nanos() as u64, 1_000_000 + self.rate_ppm.load(Ordering::Relaxed), 1_000_000, 0)
+        scale(elapsed.as_nanos() as u64, self.rate(), MILLION, 0)
     }
 
     /// Rounded up: a sleep that ends before its deadline on this clock would be slept again, for ever, in no time.
     fn real(&self, local: Duration) -> Duration {
         let nanos = u64::try_from(local.as_nanos()).unwrap_or(u64::MAX);
-        let rate = 1_000_000 + self.rate_ppm.load(Ordering::Relaxed);
-        Duration::from_nanos(scale(nanos, 1_000_000, rate, rate - 1))
+        let rate = self.rate();
+        Duration::from_nanos(scale(nanos, MILLION, rate, rate - 1))
+    }
+
+    /// Nanoseconds of this clock in a million true ones.
+    fn rate(&self) -> u64 {
+        MILLION.saturating_add_signed(self.rate_ppm.load(Ordering::Relaxed))
     }
 }
 
-fn scale(nanos: u64, by: i64, over: i64, round: i64) -> u64 {
-    let scaled = (i128::from(nanos) * i128::from(by) + i128::from(round)) / i128::from(over);
-    u64::try_from(scaled).unwrap_or(u64::MAX)
+/// `(nanos * by + round) / over`. What a run lasts fits into 64 bits, in which dividing takes a fraction of the time.
+fn scale(nanos: u64, by: u64, over: u64, round: u64) -> u64 {
+    match nanos.checked_mul(by).and_then(|product| product.checked_add(round)) {
+        Some(product) => product / over,
+        None => {
+            let product = u128::from(nanos) * u128::from(by) + u128::from(round);
+            u64::try_from(product / u128::from(over)).unwrap_or(u64::MAX)
+        }
+    }
 }
 
 /// The clocks as a process sees them.
@@ -79,7 +91,11 @@ impl Clock for SimClock {
     }
 
     fn sleep_until(&self, deadline: Instant) -> Sleep {
-        self.time.sleep(self.drift.real(deadline.since(self.now())))
+        self.sleep(deadline.since(self.now()))
+    }
+
+    fn sleep(&self, duration: Duration) -> Sleep {
+        self.time.sleep(self.drift.real(duration))
     }
 }
 
@@ -94,9 +110,11 @@ mod tests {
         for _ in 0..10_000 {
             let drift = Drift::default();
             drift.set_rate(rng.between(0, 20_000) as i64 - 10_000);
-            let began = Duration::from_nanos(rng.below(1 << 40));
-            let magnitude = rng.between(1, 36);
-            let wanted = Duration::from_nanos(rng.below(1 << magnitude));
+            let mut below = |most: u64| {
+                let magnitude = rng.between(1, most);
+                Duration::from_nanos(rng.below(1 << magnitude))
+            };
+            let (began, wanted) = (below(60), below(60));
             let deadline = drift.local(began) + wanted.as_nanos() as u64;
             assert!(drift.local(began + drift.real(wanted)) >= deadline);
         }

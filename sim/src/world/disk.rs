@@ -461,6 +461,24 @@ impl OpenFile {
         platter.call(self.process)?;
         Ok(platter)
     }
+
+    async fn write(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if latency(&self.disk).1 {
+            super::spawn::turn().await;
+        }
+        let mut platter = self.call()?;
+        let full = platter.faults.full;
+        let contents = &mut platter.contents[self.id];
+        let end = offset + bytes.len() as u64;
+        if full && end > contents.seen.len() {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        let written = contents.seen.write(offset, bytes);
+        for (first, last) in written {
+            contents.dirty.extend(first / SECTOR..last.div_ceil(SECTOR));
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -474,21 +492,7 @@ impl File for OpenFile {
     }
 
     async fn write_at(&self, offset: u64, bytes: Vec<u8>) -> io::Result<()> {
-        if latency(&self.disk).1 {
-            super::spawn::turn().await;
-        }
-        let mut platter = self.call()?;
-        let full = platter.faults.full;
-        let contents = &mut platter.contents[self.id];
-        let end = offset + bytes.len() as u64;
-        if full && end > contents.seen.len() {
-            return Err(io::ErrorKind::StorageFull.into());
-        }
-        let written = contents.seen.write(offset, &bytes);
-        for (first, last) in written {
-            contents.dirty.extend(first / SECTOR..last.div_ceil(SECTOR));
-        }
-        Ok(())
+        self.write(offset, &bytes).await
     }
 
     async fn sync(&self) -> io::Result<()> {
@@ -501,7 +505,7 @@ impl File for OpenFile {
     }
 
     async fn write_and_sync(&self, offset: u64, bytes: Vec<u8>) -> io::Result<Vec<u8>> {
-        self.write_at(offset, bytes.clone()).await?;
+        self.write(offset, &bytes).await?;
         self.sync().await?;
         Ok(bytes)
     }
