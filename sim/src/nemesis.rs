@@ -211,9 +211,9 @@ impl Fault {
         matches!(self.kind, Kind::Pause | Kind::Hold) && self.size & 1 == 1
     }
 
-    /// Of a hold: it strikes whoever leads and spares clients, and connections go on one after the other in this order.
+    /// Of a hold: it strikes whoever leads and spares clients, and connections go on soon after one another in this order.
     pub fn hold_leader(&mut self, order: u64) {
-        self.size |= 0b0111 | order.cast_signed() << 4;
+        self.size = 0b0111 | order.cast_signed() << 4;
     }
 
     /// Whether clients are spared by connections that stand still.

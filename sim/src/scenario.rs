@@ -91,13 +91,15 @@ pub const SCENARIOS: &[Scenario] = &[
         faults: &[Kind::Hold],
         shape: |scene| {
             (scene.mix.clients, scene.mix.keys, scene.mix.pairs, scene.mix.machines) = (12, 1, 0, 0);
-            // A write to the held leader would hide what it does not know; a reader must be there in time to find out.
-            (scene.mix.reads, scene.mix.waits, scene.mix.turns) = (930, 0, 200);
+            // An entry must be on its way when the connections stop, but a write to the held leader would hide what it does not
+            // know; a reader must be there in time to find out.
+            (scene.mix.reads, scene.mix.waits, scene.mix.turns) = (700, 0, 200);
             (scene.mix.pause, scene.mix.padding) = (Duration::from_millis(10), 0);
             (scene.locks.lockers, scene.watchers, scene.readers, scene.tenants, scene.spare) = (0, 0, 0, 0, 0);
             scene.counters.clients = 0;
-            // Many answers are on their way when the connections stop.
-            (scene.latency, scene.late) = (Duration::from_millis(40), None);
+            // Many answers are on their way when the connections stop; and once they go on, answers to what is sent then, which
+            // bring the news, are not back before those that were held.
+            (scene.latency, scene.late) = (Duration::from_millis(100), None);
         },
         aim: |plan, _| {
             // Longer than an election takes, and not so long that the leader gives up waiting.

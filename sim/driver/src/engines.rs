@@ -93,6 +93,8 @@ pub fn build(workspace: &Path, target: &Path, aim: Aim<'_>, engines: &[&Engine])
         Aim::Tuned(profile) => flags.push(format!("-Cprofile-use={}", profile.display())),
     }
     if matches!(aim, Aim::Watched(_) | Aim::Tuned(_)) {
+        // As a whole, in both builds: names in a profile are those of the parts that a program was compiled in.
+        build.env("CARGO_PROFILE_RELEASE_LTO", "fat").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
         // With a target the flags are not those of build scripts, whose profiles nobody wants.
         let host = rustc("host-tuple")?;
         build.args(["--target", &host]);
