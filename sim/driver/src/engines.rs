@@ -97,6 +97,8 @@ pub fn build(workspace: &Path, target: &Path, aim: Aim<'_>, engines: &[&Engine])
         build.env("CARGO_PROFILE_RELEASE_LTO", "fat").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1");
         // With a target the flags are not those of build scripts, whose profiles nobody wants.
         let host = rustc("host-tuple")?;
+        // They are for the machine that builds them.
+        flags.push("-Ctarget-cpu=native".into());
         build.args(["--target", &host]);
         programs.push(host);
     }
