@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 /// 2 to 4 µs less per request than the system's allocator.
+#[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

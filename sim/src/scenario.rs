@@ -268,7 +268,7 @@ pub const SCENARIOS: &[Scenario] = &[
         nodes: Some(3),
         faults: USUAL,
         shape: |scene| {
-            (scene.mix.clients, scene.mix.pause, scene.mix.padding) = (4, Duration::from_millis(10), 0);
+            (scene.mix.clients, scene.mix.pause, scene.mix.padding) = (4, Duration::from_millis(2), 0);
             (scene.mix.abandons, scene.mix.hurry) = (1000, Duration::from_secs(1));
             (scene.mix.reads, scene.mix.waits, scene.mix.pairs, scene.mix.machines) = (800, 0, 0, 0);
             (scene.locks.lockers, scene.watchers, scene.readers, scene.tenants) = (0, 0, 0, 0);
