@@ -58,7 +58,7 @@ fn run(scene: &Scene) -> Result<Stage, String> {
         // The scene decides when it is over.
         .simulation_duration(Duration::from_secs(1_000_000))
         .tick_duration(scene.tick)
-        .min_message_latency(Duration::from_millis(1))
+        .min_message_latency(scene.latency.min(Duration::from_millis(1)))
         .max_message_latency(scene.latency)
         // A full queue panics, and ports are never scarce.
         .tcp_capacity(4096)
