@@ -68,6 +68,9 @@ struct Args {
     /// The longest pause of a client of registers between two operations, in milliseconds
     #[arg(long, value_name = "N")]
     pause: Option<u64>,
+    /// Runs engines into which this known bug was planted: see `cargo sim list`
+    #[arg(long, value_name = "BUG")]
+    sabotage: Option<String>,
     /// Writes a page with a timeline: servers, faults, operations, where it broke
     #[arg(long, value_name = "FILE.html")]
     report: Option<PathBuf>,
@@ -96,7 +99,8 @@ const EXAMPLES: &str = "Examples:
   cargo sim --scenario bad-disks --seeds 100    of one kind
   cargo sim minimize --seed 7                   the fewest faults and operations that still fail
   cargo sim list                                scenarios, faults, checkers
-  cargo sim planted                             is the simulator good enough?";
+  cargo sim planted                             is the simulator good enough?
+  cargo sim --sabotage fence-restarts           a run of a product with a known bug";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Verb {
@@ -129,6 +133,7 @@ impl Args {
             without: self.without.iter().cloned().collect(),
             most: self.most,
             pause: self.pause,
+            sabotage: self.sabotage.clone(),
         }
     }
 }
@@ -204,7 +209,7 @@ fn one<E: Engine>(args: &Args) -> io::Result<bool> {
     }
     let sink = move || traced.then(|| Box::new(BufWriter::new(io::stdout())) as trace::Sink);
     let report = run::run::<E>(args.seed, &options, sink);
-    let replay = options.arguments(args.seed);
+    let replay = options.command(E::NAME, args.seed);
     if args.hash {
         println!("{}", text::hash_line(&report));
     } else if !args.bare {
@@ -250,10 +255,12 @@ mod tests {
             "--seed 7",
             "--seed 7 --no-faults",
             "--seed 7 --scenario bad-disks --nodes 5 --secs 6.25 --faults eio,rot --only 0,3 --without c1,l2 --most 4 --pause 9",
+            "--sabotage some-bug --seed 7 --no-faults",
         ];
         for line in lines {
             let options = Args::parse_from(format!("sim {line}").split_whitespace()).options();
             assert_eq!(options.arguments(7).join(" "), line);
+            assert_eq!(options.command("madsim", 7), format!("cargo sim --engine madsim {line}"));
         }
     }
 

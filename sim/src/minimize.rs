@@ -36,7 +36,7 @@ pub fn minimize<E: Engine>(seed: u64, options: &Options) -> bool {
     let last = run::run::<E>(seed, &search.best, || None);
     println!("\nafter {} runs:\n", search.runs + 1);
     last.film.happenings.iter().for_each(|happening| println!("{happening}"));
-    print!("{}", text::alarms(&last, &search.best.arguments(seed)));
+    print!("{}", text::alarms(&last, &search.best.command(E::NAME, seed)));
     true
 }
 

@@ -38,7 +38,7 @@ svg text { font: 11px system-ui, sans-serif; fill: var(--ink); } svg .soft { fil
 ";
 
 /// The page of a run.
-pub fn page(engine: &str, report: &Report, replay: &[String]) -> String {
+pub fn page(engine: &str, report: &Report, replay: &str) -> String {
     let seed = report.scene.seed;
     let verdict = match report.alarms.first() {
         None => "<span class=\"good\">no violation</span>".to_owned(),
@@ -47,8 +47,8 @@ pub fn page(engine: &str, report: &Report, replay: &[String]) -> String {
     let mut page = format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><title>quorate: seed {seed}</title>\n\
          <style>{STYLE}</style></head><body>\n<h1>Seed {seed} on {engine}: {verdict}</h1>\n\
-         <p>Replay: <code>cargo sim --engine {engine} {}</code></p>\n",
-        escaped(&replay.join(" "))
+         <p>Replay: <code>{}</code></p>\n",
+        escaped(replay)
     );
     for Alarm { checker, text, at } in &report.alarms {
         let when = at.map(|at| format!(" at {:.3} s", at.as_secs_f64())).unwrap_or_default();
@@ -299,8 +299,7 @@ mod tests {
 
     #[test]
     fn a_page_shows_what_was_found_and_how_to_see_it_again() {
-        let replay: Vec<String> = ["--seed", "7", "--secs", "3"].map(String::from).into();
-        let page = page("madsim", &report(), &replay);
+        let page = page("madsim", &report(), "cargo sim --engine madsim --seed 7 --secs 3");
         assert!(page.contains("violation found by engine") && page.contains("at 2.000 s"), "{page}");
         assert!(page.contains("<code>cargo sim --engine madsim --seed 7 --secs 3</code>"), "{page}");
         assert_eq!(page.matches("1.000  kill n2").count(), 2, "drawn, and listed: {page}");
@@ -309,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_server_that_says_nothing_for_a_while_has_a_gap_in_its_row() {
-        let page = page("turmoil", &report(), &[]);
+        let page = page("turmoil", &report(), "");
         let leads = page.matches("Leader of term 2").count();
         assert_eq!((page.matches("Follower of term 1").count(), leads), (1, 2), "{page}");
     }

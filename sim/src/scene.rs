@@ -39,6 +39,8 @@ pub struct Options {
     pub most: Option<u32>,
     /// The longest pause between two of them, in milliseconds.
     pub pause: Option<u64>,
+    /// The bug that `cargo sim` planted into this build. A run does not ask: it is for the command that replays it.
+    pub sabotage: Option<String>,
 }
 
 impl Options {
@@ -53,15 +55,23 @@ impl Options {
             without: BTreeSet::new(),
             most: None,
             pause: None,
+            sabotage: None,
         }
     }
 
-    /// The arguments that make the command line run this.
+    /// The command that runs this on an engine.
+    pub fn command(&self, engine: &str, seed: u64) -> String {
+        format!("cargo sim --engine {engine} {}", self.arguments(seed).join(" "))
+    }
+
+    /// The arguments that make an engine's own command line run this.
     pub fn arguments(&self, seed: u64) -> Vec<String> {
-        let mut arguments = vec!["--seed".into(), seed.to_string()];
+        let mut arguments = Vec::new();
         let mut add = |flag: &str, value: Option<String>| {
             arguments.extend(value.into_iter().flat_map(|value| [flag.into(), value]));
         };
+        add("--sabotage", self.sabotage.clone());
+        add("--seed", Some(seed.to_string()));
         let list = |items: Vec<String>| Some(items.join(",")).filter(|list| !list.is_empty());
         add("--scenario", self.scenario.map(|scenario| scenario.name.into()));
         add("--nodes", self.nodes.map(|nodes| nodes.to_string()));

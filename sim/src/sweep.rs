@@ -34,7 +34,8 @@ struct Totals {
 }
 
 impl Totals {
-    fn add(&mut self, report: &Report, options: &Options) {
+    /// Adds a run; `replay` is the command that runs it again.
+    fn add(&mut self, report: &Report, replay: &str) {
         self.runs += 1;
         self.time += report.time;
         self.operations += report.operations.all;
@@ -59,7 +60,7 @@ impl Totals {
         if !report.alarms.is_empty() {
             self.bad += 1;
             // At once: a long sweep may be ended early.
-            println!("{}", text::alarms(report, &options.arguments(report.scene.seed)).trim_end());
+            println!("{}", text::alarms(report, replay).trim_end());
         }
         self.hashes.insert(report.scene.seed, text::hash_line(report));
     }
@@ -80,7 +81,7 @@ pub fn sweep<E: Engine>(options: &Options, from: u64, count: u64, jobs: usize, h
                     }
                     let report = run::run::<E>(seed, options, || None);
                     let mut totals = hold(&totals);
-                    totals.add(&report, options);
+                    totals.add(&report, &options.command(E::NAME, seed));
                     // On a terminal always; in a log now and then.
                     if io::stderr().is_terminal() {
                         eprint!("\r{} ", progress(&totals, count, began.took()));

@@ -92,13 +92,13 @@ pub fn summary(report: &Report, took: Took) -> String {
 }
 
 /// What was wrong, and the command that shows it again.
-pub fn alarms(report: &Report, replay: &[String]) -> String {
+pub fn alarms(report: &Report, replay: &str) -> String {
     let mut text = String::new();
     for alarm in &report.alarms {
         text += &format!("\nVIOLATION [{}] {}\n", alarm.checker, alarm.text);
     }
     if !report.alarms.is_empty() {
-        text += &format!("\nreplay   cargo sim {}\n", replay.join(" "));
+        text += &format!("\nreplay   {replay}\n");
     }
     text
 }

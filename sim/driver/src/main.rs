@@ -46,12 +46,16 @@ fn list() -> io::Result<bool> {
 }
 
 fn each(wanted: &[&Engine], arguments: &[String]) -> io::Result<bool> {
-    // The engines' own programs do not know it.
+    // The engines' own programs do not know it, and repeat the name of a bug where they say how to run them again.
     let (tuned, arguments): (Vec<String>, Vec<String>) = arguments.iter().cloned().partition(|word| word == "--tuned");
-    let programs = if tuned.is_empty() {
-        engines::build(engines::workspace(), &engines::target()?, Aim::Fast, ENGINES)?
-    } else {
-        tuned::build()?
+    let sabotage = take(&mut arguments.clone(), "--sabotage");
+    let programs = match (sabotage, tuned.is_empty()) {
+        (None, true) => engines::build(engines::workspace(), &engines::target()?, Aim::Fast, ENGINES)?,
+        (None, false) => tuned::build()?,
+        (Some(bug), true) => planted::build(&bug, wanted)?,
+        (Some(_), false) => {
+            return Err(io::Error::other("--tuned takes longer to build than a bug takes to be found: leave it out"));
+        }
     };
     for engine in wanted {
         if !run(engine, &programs, &arguments)? {

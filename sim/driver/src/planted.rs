@@ -3,6 +3,7 @@
 //! A bug is a patch under `sim/planted/`, whose head says what it is. It is applied (`git apply`) to a copy of the sources
 //! under the target directory: the product carries no switches, and the copy is built incrementally. First the copy is
 //! hunted in as it is, in each kind of run that the bugs ask for: an alarm there would make every other line worthless.
+//! `--sabotage NAME` takes the same copy for whatever else engines can do.
 //!
 //! A patch that no longer applies is a failure, and so is a bug that is not found.
 
@@ -30,6 +31,8 @@ struct Plant {
     patch: PathBuf,
     what: String,
     after: String,
+    /// The files that it changes.
+    changes: Vec<PathBuf>,
     /// For the engine: `--nodes 1`.
     arguments: Vec<String>,
 }
@@ -73,7 +76,6 @@ pub fn main(mut arguments: Vec<String>) -> io::Result<bool> {
         return Ok(false);
     }
     for plant in plants {
-        copy.sync()?;
         if let Err(error) = copy.plant(&plant) {
             println!("{:<28} {error}", plant.name);
             good = false;
@@ -98,13 +100,24 @@ pub fn main(mut arguments: Vec<String>) -> io::Result<bool> {
     Ok(good)
 }
 
+/// Builds engines with this bug; returns where they are.
+///
+/// # Errors
+/// If the name is unknown, its patch does not apply, a file cannot be read or written, or the copy does not build.
+pub fn build(name: &str, wanted: &[&Engine]) -> io::Result<PathBuf> {
+    let plants = choose(all()?, &[name.to_owned()])?;
+    let copy = Copy::new()?;
+    plants.iter().try_for_each(|plant| copy.plant(plant))?;
+    copy.build(wanted)
+}
+
 /// All bugs, a line each.
 ///
 /// # Errors
 /// If they cannot be read.
 pub fn list() -> io::Result<String> {
     let line = |plant: &Plant| format!("  {:<30}{}: {}\n", plant.name, plant.after, plant.what);
-    Ok(format!("planted bugs (cargo sim planted)\n{}", all()?.iter().map(line).collect::<String>()))
+    Ok(format!("planted bugs (--sabotage)\n{}", all()?.iter().map(line).collect::<String>()))
 }
 
 /// The medians over the starts, and whoever found it first.
@@ -169,7 +182,8 @@ fn read(patch: PathBuf) -> io::Result<Plant> {
         |key: &str| head(key).ok_or_else(|| io::Error::other(format!("{} has no line {key:?}", patch.display())));
     let arguments = head("Arguments:").unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let name = patch.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(Plant { name, what: must("What:")?, after: must("After:")?, arguments, patch: patch.clone() })
+    let changes = text.lines().filter_map(|line| line.strip_prefix("+++ b/")).map(PathBuf::from).collect();
+    Ok(Plant { name, what: must("What:")?, after: must("After:")?, changes, arguments, patch: patch.clone() })
 }
 
 fn choose(plants: Vec<Plant>, names: &[String]) -> io::Result<Vec<Plant>> {
@@ -204,7 +218,25 @@ impl Copy {
         Ok(())
     }
 
+    /// Makes the copy equal to the sources with this bug. Files that it has changed so before keep their times, so that
+    /// engines which are only run again are not built again.
     fn plant(&self, plant: &Plant) -> io::Result<()> {
+        let file = |path: &PathBuf| Some((fs::read(path).ok()?, fs::metadata(path).ok()?.modified().ok()?));
+        let changed = plant.changes.iter().map(|name| self.tree.join(name));
+        let before: Vec<_> = changed.map(|path| (file(&path), path)).collect();
+        self.sync()?;
+        self.apply(plant)?;
+        for (before, path) in before {
+            if let (Some((old, modified)), Some((new, _))) = (before, file(&path))
+                && old == new
+            {
+                fs::File::options().write(true).open(&path)?.set_modified(modified)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn apply(&self, plant: &Plant) -> io::Result<()> {
         let mut apply = Command::new("git");
         // Outside of any repository, git applies to the files as they are.
         apply.env("GIT_CEILING_DIRECTORIES", self.tree.parent().unwrap_or(&self.tree));
