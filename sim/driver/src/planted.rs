@@ -60,7 +60,7 @@ pub fn main(mut arguments: Vec<String>) -> io::Result<bool> {
 
     let copy = Copy::new()?;
     let mut good = true;
-    println!("{:<28} {:<8} {:<15} {:>6} {:>8}  after", "bug", "engine", "found by", "seeds", "seconds");
+    println!("{:<28} {:<8} {:<15} {:>6} {:>8} {:>7}  after", "bug", "engine", "found by", "seeds", "seconds", "seed");
     copy.sync()?;
     let programs = copy.build(&wanted)?;
     // Whoever asks for one bug wants it soon; but a copy that fails by itself finds every bug.
@@ -116,11 +116,15 @@ pub fn build(name: &str, wanted: &[&Engine]) -> io::Result<PathBuf> {
 /// # Errors
 /// If they cannot be read.
 pub fn list() -> io::Result<String> {
-    let line = |plant: &Plant| format!("  {:<30}{}: {}\n", plant.name, plant.after, plant.what);
-    Ok(format!("planted bugs (--sabotage)\n{}", all()?.iter().map(line).collect::<String>()))
+    let line = |plant: &Plant| {
+        let arguments = plant.arguments.join(" ");
+        format!("  {:<30}{}: {}  {arguments}", plant.name, plant.after, plant.what).trim_end().to_owned() + "\n"
+    };
+    let lines: String = all()?.iter().map(line).collect();
+    Ok(format!("planted bugs (--sabotage NAME), and the arguments with which they are hunted\n{lines}"))
 }
 
-/// The medians over the starts, and whoever found it first.
+/// The medians over the starts, whoever found it first, and the seed that shows it.
 fn row(name: &str, engine: &Engine, outcomes: &[Outcome], about: &str) {
     let median = |mut values: Vec<u64>| {
         values.sort_unstable();
@@ -134,9 +138,10 @@ fn row(name: &str, engine: &Engine, outcomes: &[Outcome], about: &str) {
         None if name == NO_BUG => "nothing".into(),
         None => "MISSED".into(),
     };
+    let seed = found.map_or_else(|| "-".into(), |(seed, _)| seed.to_string());
     let runs = median(outcomes.iter().map(|outcome| outcome.runs).collect());
     let seconds = median(outcomes.iter().map(|outcome| outcome.seconds).collect());
-    println!("{name:<28} {:<8} {by:<15} {runs:>6} {seconds:>8}  {about}", engine.name);
+    println!("{name:<28} {:<8} {by:<15} {runs:>6} {seconds:>8} {seed:>7}  {about}", engine.name);
 }
 
 fn hunt(engine: &Engine, programs: &Path, arguments: &[String], from: u64, seconds: u64) -> io::Result<Outcome> {
