@@ -60,7 +60,7 @@ pub fn main(mut arguments: Vec<String>) -> io::Result<bool> {
 
     let copy = Copy::new()?;
     let mut good = true;
-    println!("{:<28} {:<8} {:<15} {:>6} {:>8} {:>7}  after", "bug", "engine", "found by", "seeds", "seconds", "seed");
+    println!("{:<30} {:<8} {:<15} {:>6} {:>8} {:>7}  after", "bug", "engine", "found by", "seeds", "seconds", "seed");
     copy.sync()?;
     let programs = copy.build(&wanted)?;
     // Whoever asks for one bug wants it soon; but a copy that fails by itself finds every bug.
@@ -77,14 +77,14 @@ pub fn main(mut arguments: Vec<String>) -> io::Result<bool> {
     }
     for plant in plants {
         if let Err(error) = copy.plant(&plant) {
-            println!("{:<28} {error}", plant.name);
+            println!("{:<30} {error}", plant.name);
             good = false;
             continue;
         }
         let programs = match copy.build(&wanted) {
             Ok(programs) => programs,
             Err(error) => {
-                println!("{:<28} {error}", plant.name);
+                println!("{:<30} {error}", plant.name);
                 good = false;
                 continue;
             }
@@ -141,7 +141,7 @@ fn row(name: &str, engine: &Engine, outcomes: &[Outcome], about: &str) {
     let seed = found.map_or_else(|| "-".into(), |(seed, _)| seed.to_string());
     let runs = median(outcomes.iter().map(|outcome| outcome.runs).collect());
     let seconds = median(outcomes.iter().map(|outcome| outcome.seconds).collect());
-    println!("{name:<28} {:<8} {by:<15} {runs:>6} {seconds:>8} {seed:>7}  {about}", engine.name);
+    println!("{name:<30} {:<8} {by:<15} {runs:>6} {seconds:>8} {seed:>7}  {about}", engine.name);
 }
 
 fn hunt(engine: &Engine, programs: &Path, arguments: &[String], from: u64, seconds: u64) -> io::Result<Outcome> {
