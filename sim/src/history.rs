@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use crate::player::Player;
+
 /// What a client asks about one key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Call {
@@ -65,7 +67,7 @@ pub enum Outcome {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Operation {
     /// Who asked.
-    pub client: u32,
+    pub client: Player,
     /// Of which key.
     pub key: String,
     /// What.
@@ -136,7 +138,7 @@ impl History {
     /// # Panics
     /// If an earlier put wrote the same value to the key, or `start` is not after the previous start: the workload is
     /// wrong, and no verdict would mean anything.
-    pub fn invoke(&mut self, start: u64, client: u32, key: &str, call: Call) -> OperationId {
+    pub fn invoke(&mut self, start: u64, client: Player, key: &str, call: Call) -> OperationId {
         self.push(Operation { client, key: key.into(), call, start, end: None, outcome: Outcome::Unknown });
         OperationId(self.operations.len() - 1)
     }

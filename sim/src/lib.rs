@@ -19,6 +19,7 @@ pub mod minimize;
 pub mod nemesis;
 pub mod observer;
 pub mod page;
+pub mod player;
 pub mod rng;
 pub mod run;
 pub mod scenario;

@@ -7,8 +7,9 @@
 use std::time::Duration;
 
 use crate::engine::Engine;
+use crate::player::{Player, Role};
 use crate::run::{self, Report};
-use crate::scene::{Options, Role, Scene};
+use crate::scene::{Options, Scene};
 use crate::text;
 
 /// Runs at most: enough for a plan of a hundred faults.
@@ -90,19 +91,18 @@ impl Search<'_> {
     fn drop_clients(&mut self) {
         let cast = Scene::draw(self.seed, &self.best).cast();
         for role in [Role::Tenant, Role::Watcher, Role::Reader, Role::Counter, Role::Locker, Role::Client] {
-            let all: Vec<&str> =
-                cast.iter().filter(|player| player.role == role).map(|player| player.name.as_str()).collect();
+            let all: Vec<Player> = cast.iter().copied().filter(|player| player.role == role).collect();
             if !self.leave_out(&all) {
-                for name in all {
-                    self.leave_out(&[name]);
+                for player in all {
+                    self.leave_out(&[player]);
                 }
             }
         }
     }
 
-    fn leave_out(&mut self, names: &[&str]) -> bool {
+    fn leave_out(&mut self, players: &[Player]) -> bool {
         let mut smaller = self.best.clone();
-        smaller.without.extend(names.iter().map(|name| (*name).to_owned()));
+        smaller.without.extend(players.iter().map(Player::to_string));
         smaller != self.best && self.try_it(smaller)
     }
 
@@ -171,7 +171,7 @@ mod tests {
         let seed = seed();
         // It takes two faults, far apart, a client, a reader, three operations and four seconds.
         let needed = |scene: &Scene| {
-            let cast: Vec<String> = scene.cast().into_iter().map(|player| player.name).collect();
+            let cast: Vec<String> = scene.cast().into_iter().map(|player| player.to_string()).collect();
             ["c2", "r1"].iter().all(|name| cast.iter().any(|player| player == name))
         };
         let mut fails = |options: &Options| {

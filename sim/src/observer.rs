@@ -15,6 +15,7 @@ use serde::Deserialize;
 
 use crate::check::NodeView;
 use crate::event;
+use crate::player::Player;
 use crate::server::Server;
 use crate::trace;
 use crate::workload::http::{Http, Reply};
@@ -47,7 +48,7 @@ pub struct Observations {
 
 /// Looks until calm has brought all servers together, or should have; then audits what the run left behind.
 pub async fn observe(
-    number: u32,
+    player: Player,
     world: World,
     shared: Arc<Shared>,
     servers: Vec<Arc<Server>>,
@@ -55,7 +56,7 @@ pub async fn observe(
     locks: locks::Mix,
 ) {
     let verdict = match come_together(&world, &shared, &servers).await {
-        Ok(()) => audit(number, &world, &shared, &servers, &keys, &locks).await,
+        Ok(()) => audit(player, &world, &shared, &servers, &keys, &locks).await,
         apart => apart,
     };
     shared.enter(Phase::Quiet);
@@ -102,7 +103,7 @@ async fn come_together(world: &World, shared: &Shared, servers: &[Arc<Server>]) 
 
 /// What the run left behind must be what its history says, and everybody who waits must be served.
 async fn audit(
-    number: u32,
+    player: Player,
     world: &World,
     shared: &Arc<Shared>,
     servers: &[Arc<Server>],
@@ -111,12 +112,12 @@ async fn audit(
 ) -> Result<(), String> {
     let enlisted = servers.iter().filter(|server| server.enlisted());
     let enlisted: Vec<SocketAddr> = enlisted.map(|server| server.http_addr()).collect();
-    if !kv::audit(number, world.clone(), shared.clone(), &enlisted, keys).await {
+    if !kv::audit(player, world.clone(), shared.clone(), &enlisted, keys).await {
         return Err("a read in calm was not answered".into());
     }
     locks::audit(world, shared, &enlisted, locks).await?;
-    waits::audit(number, world, shared, &enlisted).await?;
-    streams::audit(number, world, shared, &enlisted).await
+    waits::audit(player, world, shared, &enlisted).await?;
+    streams::audit(player, world, shared, &enlisted).await
 }
 
 /// Once all clients have hung up, servers have nothing left but what they always have: no connection, no wait, no task.

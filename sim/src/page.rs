@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use crate::check::NodeView;
 use crate::history::{Call, Operation, Outcome};
+use crate::player::Player;
 use crate::run::{Alarm, Report};
 use crate::text;
 
@@ -208,13 +209,10 @@ impl Drawing {
 
     /// A row for each lock and each who believed to hold it, so that two at once are seen.
     fn claims(&mut self, report: &Report) {
-        let names: BTreeMap<u32, String> =
-            report.scene.cast().into_iter().map(|player| (player.number, player.name)).collect();
-        let mut rows: BTreeMap<(&str, u32), Vec<_>> = BTreeMap::new();
+        let mut rows: BTreeMap<(&str, Player), Vec<_>> = BTreeMap::new();
         report.film.claims.iter().for_each(|claim| rows.entry((&claim.lock, claim.client)).or_default().push(claim));
         for ((lock, client), claims) in rows {
-            let who = names.get(&client).map_or("", String::as_str);
-            self.name(&format!("{lock} {who}"), THIN);
+            self.name(&format!("{lock} {client}"), THIN);
             for claim in claims {
                 self.bar(claim.from, claim.until, THIN, "claim", &claim.to_string());
             }
@@ -226,14 +224,12 @@ impl Drawing {
     /// A row for each client: what it asked, and for how long.
     fn clients(&mut self, report: &Report) {
         let proof: Vec<&Operation> = report.checks.violations().flat_map(|(_, violation)| &violation.proof).collect();
-        let names: BTreeMap<u32, String> =
-            report.scene.cast().into_iter().map(|player| (player.number, player.name)).collect();
-        for (number, name) in names {
-            let shots: Vec<_> = report.film.shots.iter().filter(|shot| shot.operation.client == number).collect();
+        for player in report.scene.cast() {
+            let shots: Vec<_> = report.film.shots.iter().filter(|shot| shot.operation.client == player).collect();
             if shots.is_empty() {
                 continue;
             }
-            self.name(&name, THIN);
+            self.name(&player.to_string(), THIN);
             for shot in shots {
                 let color = match (&shot.operation.outcome, &shot.operation.call) {
                     (Outcome::Unknown, _) => "unknown",
@@ -242,7 +238,7 @@ impl Drawing {
                 };
                 let until = shot.until.unwrap_or(shot.from);
                 let Operation { key, call, outcome, .. } = &shot.operation;
-                let title = format!("{:.3} s {name}: {call} of {key}: {outcome}", shot.from.as_secs_f64());
+                let title = format!("{:.3} s {player}: {call} of {key}: {outcome}", shot.from.as_secs_f64());
                 self.bar(shot.from, until, THIN, color, &title);
                 if proof.contains(&&shot.operation) {
                     let _ = write!(

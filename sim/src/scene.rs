@@ -11,6 +11,7 @@ use quorate::limits;
 use clap::ValueEnum;
 
 use crate::nemesis::{Draw, Kind, Size};
+use crate::player::{Player, Role};
 use crate::rng::Rng;
 use crate::scenario::Scenario;
 use crate::server::Setup;
@@ -136,38 +137,6 @@ pub struct Scene {
     pub scenario: Option<&'static Scenario>,
 }
 
-/// Who a client is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Role {
-    /// `workload::kv`
-    Client,
-    /// `workload::locks`
-    Locker,
-    /// `workload::waits`
-    Watcher,
-    /// `workload::counters`
-    Counter,
-    /// `workload::streams`
-    Reader,
-    /// `workload::tenants`
-    Tenant,
-    /// `workload::operator`
-    Operator,
-    /// `observer`
-    Observer,
-}
-
-/// One client.
-#[derive(Debug, Clone)]
-pub struct Player {
-    /// Counted from 1 over the whole cast.
-    pub number: u32,
-    /// `c2`, `l1`.
-    pub name: String,
-    /// What it does.
-    pub role: Role,
-}
-
 impl Scene {
     /// Draws a scene.
     pub fn draw(seed: u64, options: &Options) -> Self {
@@ -247,14 +216,18 @@ impl Scene {
 
     /// The clients. Operator and observer come last.
     pub fn cast(&self) -> Vec<Player> {
-        let all = |role, letter, count| (1..=count).map(move |number| (role, format!("{letter}{number}")));
-        let clients = all(Role::Client, 'c', self.mix.clients).chain(all(Role::Locker, 'l', self.locks.lockers));
-        let others = all(Role::Watcher, 'w', self.watchers).chain(all(Role::Reader, 'r', self.readers));
-        let others = others.chain(all(Role::Counter, 'i', self.counters.clients));
-        let others = others.chain(all(Role::Tenant, 't', self.tenants));
-        let staff = [(Role::Operator, "op".into()), (Role::Observer, "obs".into())];
-        let cast = clients.chain(others).chain(staff).zip(1..);
-        let cast = cast.map(|((role, name), number)| Player { number, name, role });
-        cast.filter(|player| !self.without.contains(&player.name)).collect()
+        let roles = [
+            (Role::Client, self.mix.clients),
+            (Role::Locker, self.locks.lockers),
+            (Role::Watcher, self.watchers),
+            (Role::Reader, self.readers),
+            (Role::Counter, self.counters.clients),
+            (Role::Tenant, self.tenants),
+            (Role::Operator, 1),
+            (Role::Observer, 1),
+        ];
+        let all = roles.into_iter().flat_map(|(role, count)| (1..=count).map(move |nth| (role, nth)));
+        let cast = all.zip(1..).map(|((role, nth), number)| Player { number, role, nth });
+        cast.filter(|player| !self.without.contains(&player.to_string())).collect()
     }
 }

@@ -13,8 +13,9 @@ use quorate::world::World;
 
 use crate::cluster::{Cluster, Hosts};
 use crate::observer;
+use crate::player::{Player, Role};
 use crate::rng::Rng;
-use crate::scene::{Player, Role, Scene};
+use crate::scene::Scene;
 use crate::server::Server;
 use crate::workload::{Phase, Shared, counters, kv, locks, operator, streams, tenants, waits};
 use crate::world::{Machine, hold};
@@ -83,7 +84,7 @@ impl Stage {
         let (of_servers, of_sites) = ips.split_at(scene.servers());
         let mut sites: Vec<Site> = of_sites.iter().map(|ip| Site { ip: *ip, players: Vec::new() }).collect();
         for player in scene.cast() {
-            let machine = machine(&player.name);
+            let machine = machine(&player.to_string());
             if player.role == Role::Locker {
                 drift(&machine);
             }
@@ -116,31 +117,32 @@ impl Stage {
     /// The clients' hosts.
     pub fn sites(&self) -> Vec<Start> {
         let plays = |site: &Site| {
-            let plays = site.players.iter().map(|(machine, player)| (machine.clone(), self.play(machine, player)));
+            let plays = site.players.iter().map(|(machine, player)| (machine.clone(), self.play(machine, *player)));
             (site.ip, plays.collect())
         };
         self.sites.iter().map(plays).collect()
     }
 
-    fn play(&self, machine: &Arc<Machine>, player: &Player) -> Play {
+    fn play(&self, machine: &Arc<Machine>, player: Player) -> Play {
         let Scene { seed, mix, locks, counters, .. } = self.scene.clone();
-        let (id, name, role) = (player.number, player.name.clone(), player.role);
         let (machine, shared, servers) = (machine.clone(), self.shared.clone(), self.servers.clone());
         Box::new(move |world| {
-            let mut rng = Rng::named(seed, &format!("{name}/choices"));
+            let mut rng = Rng::named(seed, &format!("{player}/choices"));
             let all = shared.clone();
-            let life: Life = match role {
-                Role::Client => Box::pin(kv::client(id, world, shared, mix, rng)),
-                Role::Locker => Box::pin(locks::locker(id, world, machine, shared, locks, rng)),
+            let life: Life = match player.role {
+                Role::Client => Box::pin(kv::client(player, world, shared, mix, rng)),
+                Role::Locker => Box::pin(locks::locker(player, world, machine, shared, locks, rng)),
                 Role::Watcher => {
                     let name = rng.pick(&mix.names()).clone();
-                    Box::pin(waits::watcher(id, world, shared, name, rng))
+                    Box::pin(waits::watcher(player, world, shared, name, rng))
                 }
-                Role::Counter => Box::pin(counters::client(id, world, shared, counters, rng)),
-                Role::Reader => Box::pin(streams::reader(id, world, shared, rng)),
-                Role::Tenant => Box::pin(tenants::tenant(id, world, shared, rng)),
-                Role::Operator => Box::pin(operator::run(id, world, shared, servers, mix.names(), rng)),
-                Role::Observer => return Box::pin(observer::observe(id, world, shared, servers, mix.names(), locks)),
+                Role::Counter => Box::pin(counters::client(player, world, shared, counters, rng)),
+                Role::Reader => Box::pin(streams::reader(player, world, shared, rng)),
+                Role::Tenant => Box::pin(tenants::tenant(player, world, shared, rng)),
+                Role::Operator => Box::pin(operator::run(player, world, shared, servers, mix.names(), rng)),
+                Role::Observer => {
+                    return Box::pin(observer::observe(player, world, shared, servers, mix.names(), locks));
+                }
             };
             Box::pin(async move { all.until_quiet(life).await })
         })

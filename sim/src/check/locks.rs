@@ -100,11 +100,12 @@ fn overtaker<'a>(book: &'a Book, late: &Grant) -> Option<&'a Grant> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::player::Player;
     use crate::workload::locks::{Destroyed, FencedWrite};
 
-    fn claim(client: u32, fence: u64, from: u64, until: u64) -> Claim {
+    fn claim(number: u32, fence: u64, from: u64, until: u64) -> Claim {
         let (from, until) = (Duration::from_millis(from), Duration::from_millis(until));
-        Claim { client, lock: "l".into(), fence, from, until }
+        Claim { client: Player::client(number), lock: "l".into(), fence, from, until }
     }
 
     fn write(fence: u64, revision: u64) -> FencedWrite {

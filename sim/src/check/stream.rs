@@ -29,7 +29,7 @@ pub fn check(tapes: &[Tape], history: &History) -> Verdict {
 }
 
 fn name(tape: &Tape) -> String {
-    format!("client {} from {} to {} under {:?}", tape.client, tape.begin, tape.end, tape.prefix)
+    format!("{} from {} to {} under {:?}", tape.client, tape.begin, tape.end, tape.prefix)
 }
 
 /// What contradicts itself within a tape.
@@ -113,6 +113,7 @@ fn untold(tape: &Tape, read: &Operation, found: &Found) -> Option<String> {
 mod tests {
     use super::*;
     use crate::history::{Call, Outcome};
+    use crate::player::Player;
 
     fn row(value: u64, modify_index: u64) -> Option<Row> {
         Some(Row { value: value.to_string(), create_index: 5, modify_index, lock: (0, None) })
@@ -123,7 +124,7 @@ mod tests {
     }
 
     fn tape(begin: u64, end: u64, records: Vec<(u64, Vec<Change>)>) -> Tape {
-        Tape { client: 1, prefix: "k".into(), begin, end, records }
+        Tape { client: Player::client(1), prefix: "k".into(), begin, end, records }
     }
 
     fn good() -> Tape {
@@ -175,7 +176,7 @@ mod tests {
         let read = |value, modify_index| {
             let found = Some(Found { value, modify_index, create_index: 5 });
             let outcome = Outcome::Read { found, index: modify_index };
-            Operation { client: 1, key: "k0".into(), call: Call::Get, start: 1, end: Some(2), outcome }
+            Operation { client: Player::client(1), key: "k0".into(), call: Call::Get, start: 1, end: Some(2), outcome }
         };
         let bad = |read: Operation| check(&[good()], &[read].into_iter().collect()).is_violation();
         assert!(!bad(read(2, 7)) && !bad(read(3, 10)), "what it was told, and what came after");

@@ -85,7 +85,7 @@ fn row(proof: bool, operation: &Operation) -> [String; 7] {
         if proof { ">" } else { "" }.into(),
         start.to_string(),
         end.map_or("-".into(), |end| end.to_string()),
-        format!("c{client}"),
+        client.to_string(),
         key.clone(),
         call.to_string(),
         outcome.to_string(),

@@ -19,6 +19,7 @@ use super::http::{Http, Reply};
 use super::locks::{self, Grant};
 use super::{Phase, Shared};
 use crate::event;
+use crate::player::Player;
 use crate::rng::Rng;
 use crate::trace;
 use crate::world::hold;
@@ -77,9 +78,9 @@ impl Tally {
 }
 
 /// One client, until the storm is over.
-pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, mut rng: Rng) {
+pub async fn client(player: Player, world: World, shared: Arc<Shared>, mix: Mix, mut rng: Rng) {
     let http = Http::new(&world, *rng.pick(&shared.servers));
-    let mut client = Client { number, world, shared, mix, rng, http, session: None };
+    let mut client = Client { player, world, shared, mix, rng, http, session: None };
     while client.shared.phase() == Phase::Storm {
         if client.increment().await.is_none() {
             let server = *client.rng.pick(&client.shared.servers);
@@ -91,7 +92,7 @@ pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, mu
 }
 
 struct Client {
-    number: u32,
+    player: Player,
     world: World,
     shared: Arc<Shared>,
     mix: Mix,
@@ -123,7 +124,7 @@ impl Client {
         hold(&self.shared.book).grants.push(grant);
         let (fenced, loose) = self.counters(&lock).await?;
         if self.rng.chance(self.mix.pauses) {
-            event!("paused", "client {} under fence {fence} of {lock}", self.number);
+            event!("paused", "{} under fence {fence} of {lock}", self.player);
             let pause = self.rng.within(PAUSE);
             self.world.sleep(pause).await;
         }
@@ -183,8 +184,7 @@ impl Client {
             if condition.is_empty() {
                 hold(&self.shared.tally).lost += 1;
             } else {
-                let sentence =
-                    format!("client {}: {key} was set to {count} twice, each time under a fence", self.number);
+                let sentence = format!("{}: {key} was set to {count} twice, each time under a fence", self.player);
                 self.shared.contradict("G3", sentence);
             }
         }

@@ -19,6 +19,7 @@ use super::{Phase, Shared};
 use crate::cluster::RESPAWN;
 use crate::event;
 use crate::history::{Call, Outcome};
+use crate::player::Player;
 use crate::rng::Rng;
 use crate::world::hold;
 
@@ -99,9 +100,9 @@ impl Mix {
 }
 
 /// One client, until the storm is over.
-pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, rng: Rng) {
+pub async fn client(player: Player, world: World, shared: Arc<Shared>, mix: Mix, rng: Rng) {
     let keys = mix.names();
-    let mut client = Client::new(&shared.servers.clone(), number, world, shared, rng);
+    let mut client = Client::new(&shared.servers.clone(), player, world, shared, rng);
     (client.padding, client.waits, client.doomed) = (mix.padding, mix.waits, mix.doomed);
     let mut left = mix.most.unwrap_or(u32::MAX);
     while client.shared.phase() == Phase::Storm && left > 0 {
@@ -124,8 +125,8 @@ pub async fn client(number: u32, world: World, shared: Arc<Shared>, mix: Mix, rn
 }
 
 /// Reads every key once through each of these servers: what the run left behind must be what the history says.
-pub async fn audit(number: u32, world: World, shared: Arc<Shared>, servers: &[SocketAddr], keys: &[String]) -> bool {
-    let mut client = Client::new(servers, number, world, shared, Rng::new(0));
+pub async fn audit(player: Player, world: World, shared: Arc<Shared>, servers: &[SocketAddr], keys: &[String]) -> bool {
+    let mut client = Client::new(servers, player, world, shared, Rng::new(0));
     let mut answered = true;
     for server in servers {
         client.http.turn_to(*server);
@@ -147,7 +148,7 @@ pub async fn audit(number: u32, world: World, shared: Arc<Shared>, servers: &[So
 
 /// One client of registers.
 pub(super) struct Client {
-    number: u32,
+    player: Player,
     world: World,
     shared: Arc<Shared>,
     rng: Rng,
@@ -166,18 +167,18 @@ pub(super) struct Client {
 
 impl Client {
     /// A client of these servers that does nothing out of the ordinary.
-    pub(super) fn new(servers: &[SocketAddr], number: u32, world: World, shared: Arc<Shared>, mut rng: Rng) -> Self {
+    pub(super) fn new(servers: &[SocketAddr], player: Player, world: World, shared: Arc<Shared>, mut rng: Rng) -> Self {
         let servers = servers.to_vec();
         let http = Http::new(&world, *rng.pick(&servers));
         let incarnation = world.entropy.uuid();
         let (seen, writes) = (BTreeMap::new(), 0);
-        Client { number, world, shared, rng, http, servers, seen, incarnation, writes, padding: 0, waits: 0, doomed: 0 }
+        Client { player, world, shared, rng, http, servers, seen, incarnation, writes, padding: 0, waits: 0, doomed: 0 }
     }
 
     /// A value that nobody else writes.
     fn fresh_value(&mut self) -> u64 {
         self.writes += 1;
-        u64::from(self.number) * 1_000_000 + self.writes
+        u64::from(self.player.number) * 1_000_000 + self.writes
     }
 
     /// Overwrites a register.
@@ -211,7 +212,7 @@ impl Client {
     }
 
     async fn operate(&mut self, key: &str, call: Call, patience: Duration) -> Outcome {
-        let place = hold(&self.shared.history).begin(self.number, key, call);
+        let place = hold(&self.shared.history).begin(self.player, key, call);
         event!("call", "{key} {call:?}");
         let outcome = match call {
             Call::Get => self.read(key, patience).await,
@@ -229,7 +230,7 @@ impl Client {
 
     /// Lists keys. What it looks at is the index alone, which must never go back, whatever was deleted meanwhile (R4).
     async fn list(&mut self) {
-        let place = hold(&self.shared.history).begin(self.number, LIST, Call::Get);
+        let place = hold(&self.shared.history).begin(self.player, LIST, Call::Get);
         let reply = self.http.send(Method::GET, "/v1/kv/k?keys", None, String::new(), PATIENCE).await;
         let outcome = match reply {
             Reply::Answer { status: 200 | 404, index, .. } => Outcome::Read { found: None, index },
@@ -256,7 +257,7 @@ impl Client {
         }
         let reply = self.http.send(ask.method, &ask.path, None, ask.body, patience).await;
         let outcome = kind.read(&reply).unwrap_or_else(|sentence| {
-            self.shared.contradict("R1", format!("client {} read {key}: {sentence}", self.number));
+            self.shared.contradict("R1", format!("{} read {key}: {sentence}", self.player));
             Outcome::Failed
         });
         if let Outcome::Read { found, index } = outcome {
@@ -282,7 +283,7 @@ impl Client {
         }
         // Whatever the answer was: it can never be applied, so nobody may ever read it.
         if outcome == (Outcome::Written { applied: true }) {
-            let sentence = format!("client {} wrote {key}, although a part of it could not be done", self.number);
+            let sentence = format!("{} wrote {key}, although a part of it could not be done", self.player);
             self.shared.contradict("R1", sentence);
         }
         Outcome::Failed

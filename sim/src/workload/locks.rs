@@ -17,6 +17,7 @@ use serde_json::Value;
 use super::http::{Http, Reply};
 use super::{Phase, Shared};
 use crate::event;
+use crate::player::Player;
 use crate::rng::Rng;
 use crate::trace;
 use crate::world::{Machine, hold};
@@ -94,7 +95,7 @@ pub struct Glimpse {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
     /// Who.
-    pub client: u32,
+    pub client: Player,
     /// What.
     pub lock: String,
     /// Under which fence.
@@ -108,7 +109,7 @@ pub struct Claim {
 impl fmt::Display for Claim {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (from, until) = (self.from.as_secs_f64(), self.until.as_secs_f64());
-        write!(f, "client {} held {} under fence {} from {from:.3} to {until:.3} s", self.client, self.lock, self.fence)
+        write!(f, "{} held {} under fence {} from {from:.3} to {until:.3} s", self.client, self.lock, self.fence)
     }
 }
 
@@ -137,10 +138,10 @@ pub struct Destroyed {
 }
 
 /// One locker, until the storm is over.
-pub async fn locker(number: u32, world: World, machine: Arc<Machine>, shared: Arc<Shared>, mix: Mix, mut rng: Rng) {
+pub async fn locker(player: Player, world: World, machine: Arc<Machine>, shared: Arc<Shared>, mix: Mix, mut rng: Rng) {
     let http = Http::new(&world, *rng.pick(&shared.servers));
     let mut locker =
-        Locker { number, world, machine, shared, rng, http, session: None, former: Vec::new(), astray: Vec::new() };
+        Locker { player, world, machine, shared, rng, http, session: None, former: Vec::new(), astray: Vec::new() };
     while locker.shared.phase() == Phase::Storm {
         if !locker.has_session() && !locker.create(mix.ttl).await {
             locker.turn();
@@ -160,7 +161,7 @@ pub async fn locker(number: u32, world: World, machine: Arc<Machine>, shared: Ar
 }
 
 struct Locker {
-    number: u32,
+    player: Player,
     world: World,
     machine: Arc<Machine>,
     shared: Arc<Shared>,
@@ -271,8 +272,7 @@ impl Locker {
             && let Some(session) = self.session.take()
         {
             let (now, left) = (self.true_time(self.now()), session.until.since(self.now()));
-            let text =
-                format!("client {}: {how}, at {now:?}, with {left:?} of its lease left: {}", self.number, session.id);
+            let text = format!("{}: {how}, at {now:?}, with {left:?} of its lease left: {}", self.player, session.id);
             self.shared.contradict_since(session.born, "L6", text);
         }
         self.session = None;
@@ -286,7 +286,7 @@ impl Locker {
             true => format!("/v1/lock/{lock}?session={}&wait={}ms", session.id, self.rng.between(0, 2_500)),
             false => format!("/v1/kv/{lock}?acquire={}", session.id),
         };
-        let body = if queues { String::new() } else { format!("client {}", self.number) };
+        let body = if queues { String::new() } else { format!("client {}", self.player.number) };
         if queues && self.rng.chance(300) {
             glimpse(&mut self.http, &self.shared, lock).await;
         }
@@ -353,7 +353,7 @@ impl Locker {
         let (from, until) = (self.true_time(from), self.true_time(end));
         if from < until {
             event!("claim", "{lock} fence {fence} {from:?} to {until:?}");
-            let claim = Claim { client: self.number, lock: lock.into(), fence, from, until };
+            let claim = Claim { client: self.player, lock: lock.into(), fence, from, until };
             hold(&self.shared.book).claims.push(claim);
         }
         self.let_go(lock, fence).await;
@@ -393,7 +393,7 @@ impl Locker {
             self.session = None;
         } else {
             let (from, until) = (self.true_time(self.now()), self.true_time(session.until));
-            let claim = Claim { client: self.number, lock: lock.into(), fence, from, until };
+            let claim = Claim { client: self.player, lock: lock.into(), fence, from, until };
             hold(&self.shared.book).claims.push(claim);
             self.session = None;
             // It is silent for about as long as its lease lasts.
@@ -438,8 +438,7 @@ impl Locker {
         let own = status == 200 && shown == Some(fence) && holder(&body).as_deref() == Some(&session.id);
         if matches!(status, 200 | 404) && !own && self.is_leased() {
             let body = String::from_utf8_lossy(&body);
-            let sentence =
-                format!("client {} holds {lock} under {fence}, and reads {status} {shown:?} {body}", self.number);
+            let sentence = format!("{} holds {lock} under {fence}, and reads {status} {shown:?} {body}", self.player);
             self.shared.contradict_since(session.born, "L19", sentence);
         }
     }

@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 
 use crate::history::{Call, History, OperationId, Outcome};
 use crate::observer::Observations;
+use crate::player::Player;
 use crate::run::Alarm;
 use crate::trace;
 use crate::workload::operator::Errands;
@@ -146,7 +147,7 @@ pub struct Recorder {
 
 impl Recorder {
     /// A client is about to send an operation.
-    pub fn begin(&mut self, client: u32, key: &str, call: Call) -> OperationId {
+    pub fn begin(&mut self, client: Player, key: &str, call: Call) -> OperationId {
         self.times.push(trace::now());
         self.history.invoke(self.times.len() as u64, client, key, call)
     }

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::http::{Http, Reply};
 use super::{Phase, Shared};
 use crate::nemesis::{Fault, Kind};
+use crate::player::Player;
 use crate::rng::Rng;
 use crate::server::Server;
 use crate::world::hold;
@@ -77,7 +78,7 @@ impl Errands {
 
 /// Runs errands until the run is over. What was begun in the storm is finished in calm.
 pub async fn run(
-    number: u32,
+    player: Player,
     world: World,
     shared: Arc<Shared>,
     servers: Vec<Arc<Server>>,
@@ -85,7 +86,7 @@ pub async fn run(
     rng: Rng,
 ) {
     let http = Http::new(&world, shared.servers[0]);
-    let mut operator = Operator { number, world, shared, servers, registers, http, rng };
+    let mut operator = Operator { player, world, shared, servers, registers, http, rng };
     loop {
         let storm = operator.shared.phase() == Phase::Storm;
         let errand = operator.shared.errands.next().filter(|_| storm);
@@ -101,7 +102,7 @@ pub async fn run(
 }
 
 pub(super) struct Operator {
-    pub number: u32,
+    pub player: Player,
     pub world: World,
     pub shared: Arc<Shared>,
     servers: Vec<Arc<Server>>,

@@ -139,7 +139,7 @@ impl Operator {
 
     /// A backup is what all registers held at one moment.
     async fn back_up(&mut self) -> Option<Backup> {
-        let begin = |name: &String| hold(&self.shared.history).begin(self.number, name, Call::Get);
+        let begin = |name: &String| hold(&self.shared.history).begin(self.player, name, Call::Get);
         let reads: Vec<OperationId> = self.registers.iter().map(begin).collect();
         let reply = self.http.send(Method::GET, "/v1/snapshot", None, Bytes::new(), PATIENCE).await;
         let Reply::Answer { status: 200, body: bytes, .. } = reply else {
@@ -204,7 +204,7 @@ impl Operator {
                 Some(found) => Call::Put { value: Restores::name(number, found.value), cas: None },
                 None => Call::Delete { cas: None },
             };
-            attempt.writes.push(hold(&self.shared.history).begin(self.number, name, call));
+            attempt.writes.push(hold(&self.shared.history).begin(self.player, name, call));
         }
         number
     }

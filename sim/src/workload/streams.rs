@@ -19,6 +19,7 @@ use super::waits::until;
 use super::{Phase, Shared};
 use crate::event;
 use crate::history::Outcome;
+use crate::player::Player;
 use crate::rng::Rng;
 use crate::world::hold;
 
@@ -34,10 +35,10 @@ const SOON: Duration = Duration::from_secs(15);
 const KEY: &str = "k0";
 
 /// What a reader was told without a hole.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tape {
     /// Who.
-    pub client: u32,
+    pub client: Player,
     /// What the keys begin with.
     pub prefix: String,
     /// Every change after this index is here…
@@ -93,16 +94,16 @@ pub struct Tapes {
     /// In calm, the servers to read at.
     pub at: Option<Vec<SocketAddr>>,
     /// The reader's tape that is being written.
-    current: BTreeMap<u32, usize>,
+    current: BTreeMap<Player, usize>,
 }
 
 impl Tapes {
-    fn begin(&mut self, client: u32, prefix: &str, begin: u64) {
+    fn begin(&mut self, client: Player, prefix: &str, begin: u64) {
         self.current.insert(client, self.tapes.len());
         self.tapes.push(Tape { client, prefix: prefix.into(), begin, end: begin, records: Vec::new() });
     }
 
-    fn current(&mut self, client: u32) -> Option<&mut Tape> {
+    fn current(&mut self, client: Player) -> Option<&mut Tape> {
         self.current.get(&client).map(|place| &mut self.tapes[*place])
     }
 
@@ -114,10 +115,10 @@ impl Tapes {
 }
 
 /// One reader, until all is quiet.
-pub async fn reader(number: u32, world: World, shared: Arc<Shared>, mut rng: Rng) {
+pub async fn reader(player: Player, world: World, shared: Arc<Shared>, mut rng: Rng) {
     let prefix = *rng.pick(&["", "k", "k0"]);
     // Readers that have read nothing yet are behind, too.
-    hold(&shared.streams).begin(number, prefix, 0);
+    hold(&shared.streams).begin(player, prefix, 0);
     let mut since = Some(0);
     let mut settled = false;
     loop {
@@ -126,7 +127,7 @@ pub async fn reader(number: u32, world: World, shared: Arc<Shared>, mut rng: Rng
         let server = *rng.pick(&at.unwrap_or_else(|| shared.servers.clone()));
         let Ok(address) = server.to_string().parse::<Address>() else { return };
         let Ok(http) = Http::new(world.clone(), address, None) else { return };
-        let mut reader = Reader { number, prefix, shared: &shared };
+        let mut reader = Reader { player, prefix, shared: &shared };
         let turn = world.clock.now() + Duration::from_millis(rng.between(1_000, 8_000));
         since = reader.follow(&world, &http, since, |now| now >= turn && !settled, settled, &mut rng).await;
         if !settled && rng.chance(250) {
@@ -136,7 +137,7 @@ pub async fn reader(number: u32, world: World, shared: Arc<Shared>, mut rng: Rng
 }
 
 struct Reader<'a> {
-    number: u32,
+    player: Player,
     prefix: &'static str,
     shared: &'a Shared,
 }
@@ -171,13 +172,13 @@ impl Reader<'_> {
                 // In calm the server that was asked is there: the pause is the client's own.
                 Some(Ok(Step::Lost { .. })) if settled => {}
                 Some(Ok(Step::Lost { why, .. })) => {
-                    event!("stream", "client {} lost: {why}", self.number);
+                    event!("stream", "{} lost: {why}", self.player);
                     // Each connection takes a port, of which a host has so many.
                     world.sleep(PAUSE).await;
                     return follower.index();
                 }
                 Some(Err(refused)) => {
-                    let sentence = format!("reader {} after {:?}: {refused}", self.number, follower.index());
+                    let sentence = format!("{} after {:?}: {refused}", self.player, follower.index());
                     self.shared.contradict("R5", sentence);
                     return None;
                 }
@@ -191,10 +192,10 @@ impl Reader<'_> {
     /// Writes down what was told; where to begin anew, if changes are gone.
     fn told(&self, event: Event) -> Option<u64> {
         let mut streams = hold(&self.shared.streams);
-        let tape = streams.current(self.number)?;
+        let tape = streams.current(self.player)?;
         match event {
             Event::Changes { index, changes } => {
-                event!("stream", "client {} {index}: {} changes", self.number, changes.len());
+                event!("stream", "{} {index}: {} changes", self.player, changes.len());
                 let row = |pair: Option<Pair>| pair.map(Row::from);
                 let changes = changes.into_iter().map(|change| Change {
                     key: change.key,
@@ -205,37 +206,37 @@ impl Reader<'_> {
                 tape.end = index;
             }
             Event::Bookmark { index } => {
-                event!("stream", "client {} bookmark {index}", self.number);
+                event!("stream", "{} bookmark {index}", self.player);
                 tape.end = index;
             }
             Event::Gone { index, oldest } => {
-                event!("stream", "client {} at {index}: gone up to {oldest}", self.number);
+                event!("stream", "{} at {index}: gone up to {oldest}", self.player);
                 // Where nothing happened under the prefix, the server may have come further than it had told.
                 if index < tape.end || oldest <= index {
                     let sentence = format!(
-                        "reader {} has come to {}, and is told that changes from {index} to {oldest} are gone",
-                        self.number, tape.end
+                        "{} has come to {}, and is told that changes from {index} to {oldest} are gone",
+                        self.player, tape.end
                     );
                     self.shared.contradict("R5", sentence);
                 }
                 streams.gone += 1;
-                streams.begin(self.number, self.prefix, oldest);
+                streams.begin(self.player, self.prefix, oldest);
                 return Some(oldest);
             }
             Event::Epoch { index, oldest, epoch } => {
-                event!("stream", "client {} at {index}: a backup was restored at {epoch}", self.number);
+                event!("stream", "{} at {index}: a backup was restored at {epoch}", self.player);
                 if index < tape.end
                     || epoch <= index
                     || oldest < epoch
                     || !hold(&self.shared.restores).since(Duration::ZERO)
                 {
                     let sentence = format!(
-                        "reader {} has come to {}, and is told at {index} of a restore at {epoch}, and to begin at {oldest}",
-                        self.number, tape.end
+                        "{} has come to {}, and is told at {index} of a restore at {epoch}, and to begin at {oldest}",
+                        self.player, tape.end
                     );
                     self.shared.contradict("R5", sentence);
                 }
-                streams.begin(self.number, self.prefix, oldest);
+                streams.begin(self.player, self.prefix, oldest);
                 return Some(oldest);
             }
         }
@@ -245,22 +246,23 @@ impl Reader<'_> {
     /// Begins a new tape at an earlier index.
     fn again(&self, rng: &mut Rng) -> Option<u64> {
         let mut streams = hold(&self.shared.streams);
-        let end = streams.current(self.number)?.end;
+        let end = streams.current(self.player)?.end;
         let begin = end.saturating_sub(rng.below(60));
-        streams.begin(self.number, self.prefix, begin);
+        streams.begin(self.player, self.prefix, begin);
         Some(begin)
     }
 }
 
 /// In calm: every reader comes to the end soon. Says what is not so.
-pub async fn audit(number: u32, world: &World, shared: &Arc<Shared>, servers: &[SocketAddr]) -> Result<(), String> {
+pub async fn audit(player: Player, world: &World, shared: &Arc<Shared>, servers: &[SocketAddr]) -> Result<(), String> {
     if servers.is_empty() || hold(&shared.streams).tapes.is_empty() {
         return Ok(());
     }
     hold(&shared.streams).at = Some(servers.to_vec());
-    let rng = Rng::named(number.into(), "last");
-    // Its values are its own: the watchers' audit has written with this number.
-    let mut client = Client::new(servers, number + 1, world.clone(), shared.clone(), rng);
+    let rng = Rng::named(player.number.into(), "last");
+    // Its values are its own: the watchers' audit has written with the player's number.
+    let player = Player { number: player.number + 1, ..player };
+    let mut client = Client::new(servers, player, world.clone(), shared.clone(), rng);
     client.put(KEY).await;
     let Outcome::Read { found: Some(last), .. } = client.get(KEY).await else {
         return Err(format!("a read of {KEY} in calm was not answered"));
@@ -269,7 +271,7 @@ pub async fn audit(number: u32, world: &World, shared: &Arc<Shared>, servers: &[
         let streams = hold(&shared.streams);
         let behind = streams.behind(last.modify_index);
         let Some(tape) = behind.first() else { return Ok(()) };
-        Err(format!("reader {} has come to {}, and not to {}", tape.client, tape.end, last.modify_index))
+        Err(format!("{} has come to {}, and not to {}", tape.client, tape.end, last.modify_index))
     })
     .await
 }

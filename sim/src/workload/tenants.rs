@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use super::http::{Http, Reply};
 use super::{Phase, Shared};
 use crate::event;
+use crate::player::Player;
 use crate::rng::Rng;
 use crate::trace;
 
@@ -21,9 +22,9 @@ use crate::trace;
 const PATIENCE: Duration = Duration::from_secs(4);
 
 /// One tenant: it works in the storm, and tidies up in calm.
-pub async fn tenant(number: u32, world: World, shared: Arc<Shared>, mut rng: Rng) {
+pub async fn tenant(player: Player, world: World, shared: Arc<Shared>, mut rng: Rng) {
     let http = Http::new(&world, *rng.pick(&shared.servers));
-    let mut tenant = Tenant { number, world, shared, rng, http, lives: 0, nodes: Vec::new() };
+    let mut tenant = Tenant { player, world, shared, rng, http, lives: 0, nodes: Vec::new() };
     while tenant.shared.phase() == Phase::Storm {
         tenant.live().await;
         tenant.pause(50, 500).await;
@@ -37,7 +38,7 @@ pub async fn tenant(number: u32, world: World, shared: Arc<Shared>, mut rng: Rng
 }
 
 struct Tenant {
-    number: u32,
+    player: Player,
     world: World,
     shared: Arc<Shared>,
     rng: Rng,
@@ -51,7 +52,7 @@ impl Tenant {
     /// One node and its session, from beginning to end.
     async fn live(&mut self) -> Option<()> {
         self.lives += 1;
-        let node = format!("t{}-{}", self.number, self.lives);
+        let node = format!("t{}-{}", self.player.number, self.lives);
         self.nodes.push(node.clone());
         if !self.check(&node, "passing").await {
             return None;
@@ -59,7 +60,7 @@ impl Tenant {
         let born = trace::now();
         let id = self.create(&node).await?;
         let count = self.rng.between(1, 3);
-        let locks: Vec<String> = (0..count).map(|lock| format!("own/{}/{lock}", self.number)).collect();
+        let locks: Vec<String> = (0..count).map(|lock| format!("own/{}/{lock}", self.player.number)).collect();
         let mut held = Vec::new();
         for lock in &locks {
             if self.acquire(lock, &id).await {

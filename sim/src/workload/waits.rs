@@ -17,6 +17,7 @@ use super::registers::Kind;
 use super::{Phase, Shared};
 use crate::event;
 use crate::history::{Found, Outcome};
+use crate::player::Player;
 use crate::rng::Rng;
 use crate::world::hold;
 
@@ -35,15 +36,15 @@ pub struct Watched {
     /// In calm, the servers to watch at: until then watchers rest.
     at: Option<Vec<SocketAddr>>,
     /// What each saw last in calm, and of what.
-    seen: BTreeMap<u32, (String, Option<Option<Found>>)>,
+    seen: BTreeMap<Player, (String, Option<Option<Found>>)>,
 }
 
 /// One watcher, until everything is over.
-pub async fn watcher(number: u32, world: World, shared: Arc<Shared>, name: String, mut rng: Rng) {
+pub async fn watcher(player: Player, world: World, shared: Arc<Shared>, name: String, mut rng: Rng) {
     let mut http = Http::new(&world, *rng.pick(&shared.servers));
     let kind = Kind::of(&name);
     let (mut index, mut rested) = (0, false);
-    hold(&shared.watched).seen.insert(number, (name.clone(), None));
+    hold(&shared.watched).seen.insert(player, (name.clone(), None));
     loop {
         let calm = shared.phase() != Phase::Storm;
         let at = hold(&shared.watched).at.clone();
@@ -68,15 +69,15 @@ pub async fn watcher(number: u32, world: World, shared: Arc<Shared>, name: Strin
             Ok(Outcome::Read { found, index: now }) => {
                 event!("watched", "{name} {found:?} at {now}");
                 if now < index {
-                    let sentence = format!("watcher {number} of {name}: the index went back from {index} to {now}");
+                    let sentence = format!("{player} watching {name}: the index went back from {index} to {now}");
                     shared.contradict("R4", sentence);
                 }
                 index = now;
                 if calm {
-                    hold(&shared.watched).seen.insert(number, (name.clone(), Some(found)));
+                    hold(&shared.watched).seen.insert(player, (name.clone(), Some(found)));
                 }
             }
-            Err(sentence) => shared.contradict("R1", format!("watcher {number} of {name}: {sentence}")),
+            Err(sentence) => shared.contradict("R1", format!("{player} watching {name}: {sentence}")),
             _ => {
                 http.turn_to(*rng.pick(&servers));
                 let pause = Duration::from_millis(rng.between(50, 300));
@@ -87,21 +88,22 @@ pub async fn watcher(number: u32, world: World, shared: Arc<Shared>, name: Strin
 }
 
 /// In calm: every watcher learns soon of the last of many writes. Says what is not so.
-pub async fn audit(number: u32, world: &World, shared: &Arc<Shared>, servers: &[SocketAddr]) -> Result<(), String> {
+pub async fn audit(player: Player, world: &World, shared: &Arc<Shared>, servers: &[SocketAddr]) -> Result<(), String> {
     if servers.is_empty() {
         return Ok(());
     }
-    let names: Vec<(u32, String)> =
+    let names: Vec<(Player, String)> =
         hold(&shared.watched).seen.iter().map(|(watcher, (name, _))| (*watcher, name.clone())).collect();
     hold(&shared.watched).at = Some(servers.to_vec());
-    let mut rng = Rng::named(number.into(), "burst");
+    let mut rng = Rng::named(player.number.into(), "burst");
     until(world, ASKED, || {
         let watched = hold(&shared.watched);
         let late = watched.seen.iter().find(|(_, (_, seen))| seen.is_none());
-        late.map_or(Ok(()), |(watcher, (name, _))| Err(format!("watcher {watcher} of {name} is not answered in calm")))
+        late.map_or(Ok(()), |(watcher, (name, _))| Err(format!("{watcher} watching {name} is not answered in calm")))
     })
     .await?;
-    let mut client = Client::new(servers, number, world.clone(), shared.clone(), Rng::named(number.into(), "writer"));
+    let mut client =
+        Client::new(servers, player, world.clone(), shared.clone(), Rng::named(player.number.into(), "writer"));
     for (watcher, name) in names {
         for _ in 0..BURST {
             client.put(&name).await;
@@ -114,7 +116,7 @@ pub async fn audit(number: u32, world: &World, shared: &Arc<Shared>, servers: &[
         };
         until(world, SOON, || match hold(&shared.watched).seen.get(&watcher) {
             Some((_, Some(seen))) if *seen == last => Ok(()),
-            seen => Err(format!("watcher {watcher} of {name} saw {seen:?}, and does not learn of {last:?}")),
+            seen => Err(format!("{watcher} watching {name} saw {seen:?}, and does not learn of {last:?}")),
         })
         .await?;
     }

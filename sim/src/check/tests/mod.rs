@@ -8,11 +8,12 @@ mod nodes;
 mod store;
 
 use crate::history::{Call, Found, History, Operation, Outcome};
+use crate::player::Player;
 
 /// An operation on one key between two positions; no answer came if `end` is 0.
 fn op(start: u64, end: u64, call: Call, outcome: Outcome) -> Operation {
     let end = (end > 0).then_some(end);
-    Operation { client: 1, key: "k".into(), call, start, end, outcome }
+    Operation { client: Player::client(1), key: "k".into(), call, start, end, outcome }
 }
 
 /// A put of `value` between two positions.

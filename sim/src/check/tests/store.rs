@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use crate::history::{Call, Found, History, Operation, OperationId, Outcome};
+use crate::player::Player;
 
 /// One request of a plan.
 #[derive(Debug, Clone)]
@@ -122,7 +123,7 @@ pub fn run(plan: &Plan) -> History {
                 value += 1;
                 let key = format!("k{}", request.key);
                 let call = request.call(value, &store, &key);
-                let id = history.invoke(now, client as u32, &key, call);
+                let id = history.invoke(now, Player::client(client as u32), &key, call);
                 open[client] = Some(Open { id, key, call, fate: request.fate, answer: None });
             }
             Some(Open { id, answer: Some(answer), .. }) => history.complete(now, id, answer),
