@@ -24,9 +24,11 @@ pub const ENGINES: &[&Engine] = &[
     &Engine { name: "madsim", package: "quorate-sim-madsim" },
 ];
 
-/// The simulator's directory in the sources.
-pub fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap_or(Path::new("."))
+/// The simulator's directory in the sources, as cargo says when it runs the driver: where the driver was built is no
+/// answer, because cargo takes it for fresh in a clone that was moved, or that shares a target directory with another.
+pub fn workspace() -> PathBuf {
+    let driver = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+    PathBuf::from(driver).parent().unwrap_or(Path::new(".")).to_path_buf()
 }
 
 /// Where builds go.

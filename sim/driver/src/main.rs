@@ -50,7 +50,7 @@ fn each(wanted: &[&Engine], arguments: &[String]) -> io::Result<bool> {
     let (tuned, arguments): (Vec<String>, Vec<String>) = arguments.iter().cloned().partition(|word| word == "--tuned");
     let sabotage = take(&mut arguments.clone(), "--sabotage");
     let programs = match (sabotage, tuned.is_empty()) {
-        (None, true) => engines::build(engines::workspace(), &engines::target()?, Aim::Fast, ENGINES)?,
+        (None, true) => engines::build(&engines::workspace(), &engines::target()?, Aim::Fast, ENGINES)?,
         (None, false) => tuned::build()?,
         (Some(bug), true) => planted::build(&bug, wanted)?,
         (Some(_), false) => {

@@ -13,7 +13,7 @@ use crate::engines::{self, Aim, ENGINES};
 /// If the list cannot be read, or an engine does not build.
 pub fn main() -> io::Result<bool> {
     let list = std::fs::read_to_string(engines::workspace().join("regressions.txt"))?;
-    let programs = engines::build(engines::workspace(), &engines::target()?, Aim::Fast, ENGINES)?;
+    let programs = engines::build(&engines::workspace(), &engines::target()?, Aim::Fast, ENGINES)?;
     let mut good = true;
     for line in list.lines().filter(|line| !line.starts_with('#') && !line.trim().is_empty()) {
         let (run, found) = line.split_once('#').unwrap_or((line, ""));

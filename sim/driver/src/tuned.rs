@@ -24,7 +24,7 @@ pub fn build() -> io::Result<PathBuf> {
     // Before minutes are spent on what needs it.
     let profdata = profdata()?;
     eprintln!("building engines that write down how they run");
-    let watched = engines::build(engines::workspace(), &home.join("watched"), Aim::Watched(&raw), ENGINES)?;
+    let watched = engines::build(&engines::workspace(), &home.join("watched"), Aim::Watched(&raw), ENGINES)?;
     if !is_of(&profile, &watched)? {
         fs::remove_dir_all(&raw)
             .or_else(|error| if error.kind() == ErrorKind::NotFound { Ok(()) } else { Err(error) })?;
@@ -45,7 +45,7 @@ pub fn build() -> io::Result<PathBuf> {
         }
     }
     eprintln!("building engines by what was seen");
-    engines::build(engines::workspace(), &home.join("built"), Aim::Tuned(&profile), ENGINES)
+    engines::build(&engines::workspace(), &home.join("built"), Aim::Tuned(&profile), ENGINES)
 }
 
 /// Whether a profile is of these programs, and not of earlier ones.
