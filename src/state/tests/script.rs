@@ -527,7 +527,7 @@ fn show_stored(row: &StoredRow) -> String {
 }
 
 fn run(folder: &str) {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/state/testscripts").join(folder);
+    let folder = Path::new("src/state/testscripts").join(folder);
     let mut scripts: Vec<_> = folder.read_dir().unwrap().map(|file| file.unwrap().path()).collect();
     scripts.sort();
     assert!(!scripts.is_empty());

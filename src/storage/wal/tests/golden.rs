@@ -171,7 +171,7 @@ fn brief(record: &Record) -> String {
 #[test]
 fn scripts() {
     let mut count = 0;
-    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/src/storage/testscripts/wal")).unwrap() {
+    for file in std::fs::read_dir("src/storage/testscripts/wal").unwrap() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let mut script = Script { runtime, disk: FaultyDisk::new(1), wal: None };
         goldenscript::run(&mut script, file.unwrap().path()).unwrap();
