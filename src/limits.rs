@@ -359,6 +359,11 @@ pub const MAX_CONFIG_FILE: u64 = 16 * MIB as u64;
 /// Files read from one configuration directory.
 pub const MAX_CONFIG_FILES: usize = 10_000;
 
+// --- Log lines -------------------------------------------------------------------------------------------------------
+
+/// A library's line is written once in this time, however often it is said.
+pub const LIBRARY_LOG_PAUSE: Duration = Duration::from_secs(10);
+
 // --- The client and the command line ----------------------------------------------------------------------------------
 
 /// How long the client tries to connect.

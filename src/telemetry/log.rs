@@ -1,14 +1,17 @@
 //! Log lines in Consul's form, as text or JSON, on standard output.
 //!
 //! `2006-01-02T15:04:05.000Z [INFO]  agent.raft: elected: term=3`, so that what reads Consul's logs reads ours. The
-//! level can be changed while the node runs. What this never does: log by itself, or know what a line is about.
+//! level can be changed while the node runs. Libraries may say the same hundreds of times in a second, about a server that is
+//! down for instance: of each of their lines one is written in [`limits::LIBRARY_LOG_PAUSE`], and the next says how many were
+//! left out. What this never does: log by itself, or know what a line is about.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
@@ -16,7 +19,8 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{Layer, Registry, reload};
 
-use crate::world::{Clock, WallTime};
+use crate::limits;
+use crate::world::{Clock, Instant, WallTime};
 
 /// Changes the level of a running logger.
 pub struct Logs {
@@ -29,7 +33,11 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let (filter, handle) = reload::Layer::new(targets(level));
-    let lines = tracing_subscriber::fmt::layer().with_writer(out).event_format(Lines { json, clock });
+    let lines = tracing_subscriber::fmt::layer().with_writer(out).event_format(Lines {
+        json,
+        clock,
+        repeated: Mutex::default(),
+    });
     (Registry::default().with(lines.with_filter(filter)), Logs { filter: handle })
 }
 
@@ -50,6 +58,30 @@ fn targets(level: Level) -> Targets {
 struct Lines {
     json: bool,
     clock: Arc<dyn Clock>,
+    /// By file and line of a library, of which there are so many: when its line was last written, and how often not since.
+    repeated: Mutex<BTreeMap<&'static str, (Instant, u64)>>,
+}
+
+impl Lines {
+    /// How many like this were left out before it; `None` leaves it out, too.
+    fn left_out(&self, meta: &'static Metadata<'static>) -> Option<u64> {
+        // Finer lines are written for nobody but who asked for all of it.
+        if meta.target().starts_with(env!("CARGO_PKG_NAME")) || *meta.level() >= Level::DEBUG {
+            return Some(0);
+        }
+        let now = self.clock.now();
+        let mut repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((written, left_out)) = repeated.get_mut(meta.name()) else {
+            repeated.insert(meta.name(), (now, 0));
+            return Some(0);
+        };
+        if now.since(*written) < limits::LIBRARY_LOG_PAUSE {
+            *left_out += 1;
+            return None;
+        }
+        *written = now;
+        Some(std::mem::take(left_out))
+    }
 }
 
 impl<S, N> FormatEvent<S, N> for Lines
@@ -58,8 +90,12 @@ where
     N: for<'a> FormatFields<'a> + 'static,
 {
     fn format_event(&self, _: &FmtContext<'_, S, N>, mut out: Writer<'_>, event: &Event<'_>) -> fmt::Result {
+        let Some(left_out) = self.left_out(event.metadata()) else { return Ok(()) };
         let mut fields = Fields::default();
         event.record(&mut fields);
+        if left_out > 0 {
+            fields.others.push(("left_out", left_out.into()));
+        }
         let (time, meta) = (timestamp(self.clock.wall()), event.metadata());
         let module = module(meta.target());
         if self.json {
@@ -155,15 +191,18 @@ fn civil(days: u64) -> (u64, u64, u64) {
 #[cfg(test)]
 mod tests {
     use std::io;
-    use std::sync::Mutex;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
 
     use super::*;
-    use crate::world::{Instant, Sleep};
+    use crate::world::Sleep;
 
-    struct Still;
+    /// It stands still until it is set.
+    #[derive(Default)]
+    struct Still(AtomicU64);
     impl Clock for Still {
         fn now(&self) -> Instant {
-            Instant(0)
+            Instant(self.0.load(Ordering::Relaxed))
         }
         fn wall(&self) -> WallTime {
             WallTime(1_136_214_245_007)
@@ -186,9 +225,13 @@ mod tests {
     }
 
     fn written(level: Level, json: bool, log: impl FnOnce(&Logs)) -> String {
+        written_at(level, json, Arc::default(), log)
+    }
+
+    fn written_at(level: Level, json: bool, clock: Arc<Still>, log: impl FnOnce(&Logs)) -> String {
         let page = Page::default();
         let out = page.clone();
-        let (subscriber, logs) = logger(level, json, Arc::new(Still), move || out.clone());
+        let (subscriber, logs) = logger(level, json, clock, move || out.clone());
         tracing::subscriber::with_default(subscriber, || log(&logs));
         String::from_utf8(page.0.lock().unwrap().clone()).unwrap()
     }
@@ -222,6 +265,26 @@ mod tests {
             tracing::warn!(target: "openraft::core", "five");
         });
         assert_eq!(lines, "2006-01-02T15:04:05.007Z [DEBUG] agent: three\n");
+    }
+
+    #[test]
+    fn libraries_repeat_themselves_once_in_a_while() {
+        let clock = Arc::<Still>::default();
+        let lines = written_at(Level::INFO, false, clock.clone(), |_| {
+            for second in [0, 1, 9, 10, 11, 25] {
+                clock.0.store(Duration::from_secs(second).as_nanos() as u64, Ordering::Relaxed);
+                tracing::warn!(target: "openraft::core", second, "no answer");
+                tracing::warn!(target: "quorate::raft", second, "ours");
+            }
+        });
+        let lines: Vec<&str> =
+            lines.lines().filter_map(|line| line.split_once("[WARN]  agent.")).map(|(_, line)| line).collect();
+        let library: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix("openraft.core: ")).collect();
+        assert_eq!(
+            library,
+            ["no answer: second=0", "no answer: second=10 left_out=2", "no answer: second=25 left_out=1"]
+        );
+        assert_eq!(lines.len() - library.len(), 6);
     }
 
     #[test]
